@@ -1,0 +1,81 @@
+// From a name somebody typed to the hyperparameter it means, or to the nearest one there is.
+
+import { commandFields, configFields, refusedFlags } from "./config.ts";
+import { type Field, flagOf } from "./field.ts";
+
+/** A flag that was recognised. */
+export interface KnownFlag {
+  /** Key of the value in the configuration, such as `teacherTemp`. */
+  readonly key: string;
+  readonly field: Field;
+  /** It was written `--no-…`, which makes a boolean false. */
+  readonly negated: boolean;
+  /** It belongs to the command, not to the configuration that is recorded. */
+  readonly command: boolean;
+}
+
+/** Every field by key, those of the configuration and those of the command. */
+export const allFields: Readonly<Record<string, Field>> = { ...configFields, ...commandFields };
+
+const byName = new Map<string, string>();
+for (const [key, field] of Object.entries(allFields)) {
+  for (const name of [flagOf(key), ...field.aliases]) byName.set(name, key);
+}
+
+/** `--Teacher_Temp` and `teacherTemp` -> `teacher-temp`: hyphens, underscores and JSON keys name the same flag. */
+export function normalizeFlag(name: string): string {
+  return flagOf(name.replace(/^--?/, "").replace(/^[A-Z]/, (c) => c.toLowerCase())).replace(/[_-]+/g, "-");
+}
+
+/**
+ * Finds the hyperparameter behind a flag.
+ *
+ * @param name as typed, with or without leading hyphens, with hyphens or underscores
+ * @throws {RangeError} if there is no such flag (naming the nearest), or if it belongs to the reference's launcher
+ */
+export function findFlag(name: string): KnownFlag {
+  const wanted = normalizeFlag(name);
+  const key = byName.get(wanted);
+  if (key) return known(key, false);
+  const positive = byName.get(wanted.replace(/^no-/, ""));
+  if (wanted.startsWith("no-") && positive && allFields[positive].kind === "boolean") return known(positive, true);
+  if (Object.hasOwn(refusedFlags, wanted)) throw new RangeError(`--${wanted}: ${refusedFlags[wanted]}`);
+  const nearest = nearestName(wanted, byName.keys());
+  throw new RangeError(
+    `unknown flag --${wanted}${nearest ? `: did you mean --${nearest}?` : ": --help lists them all"}`,
+  );
+}
+
+function known(key: string, negated: boolean): KnownFlag {
+  return { key, field: allFields[key], negated, command: Object.hasOwn(commandFields, key) };
+}
+
+/** The name closest to a mistyped one, or undefined when none is close enough to be meant. */
+export function nearestName(wanted: string, names: Iterable<string>): string | undefined {
+  let best: string | undefined;
+  let bestDistance = Math.max(2, Math.floor(wanted.length / 3)) + 1;
+  for (const name of names) {
+    const distance = editDistance(wanted, name, bestDistance);
+    if (distance < bestDistance) [best, bestDistance] = [name, distance];
+  }
+  return best;
+}
+
+/** Insertions, deletions, substitutions and swaps of neighbours between two words; `limit` or more counts as `limit`. */
+function editDistance(a: string, b: string, limit: number): number {
+  if (Math.abs(a.length - b.length) >= limit) return limit;
+  let before: number[] = [];
+  let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const cost = a[i - 1] === b[j - 1] ? 0 : 1;
+      row[j] = Math.min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + cost);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
+        row[j] = Math.min(row[j], before[j - 2] + 1);
+      }
+    }
+    [before, previous] = [previous, row];
+  }
+  return Math.min(previous[b.length], limit);
+}
