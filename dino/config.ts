@@ -21,12 +21,10 @@ export const dataFields = {
   cacheDir: text(null, "where decoded images are packed; auto: inside the run folder"),
   cacheSize: integer(
     null,
-    "shorter side kept in the cache; auto: the original size, or twice the crop when the disk is short",
-    {
-      ...count,
-      unit: "pixels",
-    },
+    "shorter side kept in the cache; 0: the original size; auto: original while it fits, else twice the crop",
+    { min: 0, unit: "pixels" },
   ),
+  pad: integer(null, "surround smaller CIFAR and IDX images with black up to this side", { ...count, unit: "pixels" }),
   exif: boolean(true, "turn images upright by their EXIF orientation; --no-exif for parity with the reference"),
 };
 
