@@ -1,0 +1,59 @@
+// What a program asks of a device: compile, write, run, read.
+import type { Program } from "./program.ts";
+import type { MemoryPlan } from "./plan.ts";
+import type { Tensor, TensorData } from "./tensor.ts";
+
+/** Bytes a backend holds, by purpose. */
+export interface MemoryUse {
+  /** Parameters, state, inputs, outputs and constants. */
+  readonly persistent: number;
+  /** Activations of the largest compiled program; programs share it because one runs at a time. */
+  readonly arena: number;
+  /** Kernels' own scratch space. */
+  readonly workspace: number;
+}
+
+/**
+ * A device that runs programs.
+ *
+ * Persistent tensors (every role but `activation`) come to life zeroed on the first `compile` or
+ * `write` that names them, and are shared by all programs of the backend.
+ * Calls take effect in the order they are made: `write`, `run` and `read` need not be awaited for that.
+ */
+export interface Backend {
+  readonly name: "wasm" | "webgpu" | "reference";
+  /** Device, driver, threads and mode, for people: `"SIMD, 2 threads, turbo"`. */
+  readonly description: string;
+  /** What a resumed run must find unchanged to repeat its sums bit for bit. */
+  readonly fingerprint: string;
+  readonly memory: MemoryUse;
+
+  /** Plans memory, builds kernels, allocates. Throws {RangeError} when the device cannot hold it, naming bytes. */
+  compile(program: Program): Promise<Executable>;
+
+  /** Copies host data into a persistent tensor, or into `data.length` elements of it from element `offset`. */
+  write(t: Tensor, data: TensorData, offset?: number): void;
+
+  /** Contents of a persistent tensor after every run asked for so far. */
+  read(t: Tensor): Promise<TensorData>;
+
+  /** Resolves when all work asked for so far is done; rejects if the device was lost. */
+  finish(): Promise<void>;
+
+  /** Frees the buffers of these persistent tensors (views free nothing). */
+  free(...tensors: Tensor[]): void;
+
+  /** Stops threads, releases the device. The backend is unusable afterwards. */
+  close(): Promise<void>;
+}
+
+/** A program made ready for one device. */
+export interface Executable {
+  readonly program: Program;
+  readonly plan: MemoryPlan;
+  /** Runs all operations once, without allocating. Resolves when the caller may write inputs for the next run. */
+  run(): Promise<void>;
+  /** Microseconds an operation took, in program order, over one run (slower than `run`: it waits after each). */
+  profile?(): Promise<Float64Array>;
+  dispose(): void;
+}

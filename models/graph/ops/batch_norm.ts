@@ -1,0 +1,138 @@
+// Batch norm over the rows of a matrix [rows, channels], with running statistics.
+import { asMatrix, type Program, require } from "../program.ts";
+import { size, type Tensor } from "../tensor.ts";
+import type { Operation, OpRule } from "./rule.ts";
+
+/**
+ * training: y = (x − mean)·rstd·weight + bias over all rows (biased variance); stats [2, C] keeps mean, then rstd;
+ * running ← (1 − momentum)·running + momentum·batch, with the unbiased variance, as PyTorch does.
+ * evaluation: mean and variance are the running ones; stats still holds what was used.
+ */
+export type BatchNormOp = Operation<
+  "batchNorm",
+  { x: Tensor; weight: Tensor; bias: Tensor; runningMean: Tensor; runningVar: Tensor },
+  { y: Tensor; stats: Tensor; runningMean?: Tensor; runningVar?: Tensor },
+  { eps: number; momentum: number; training: boolean }
+>;
+
+/**
+ * Training: dx (+)= weight·rstd · (dy − mean(dy) − x̂·mean(dy·x̂)); evaluation: dx (+)= weight·rstd·dy.
+ * dweight (+)= Σ dy·x̂, dbias (+)= Σ dy. `dx` may be `dy`'s memory when it does not accumulate.
+ */
+export type BatchNormBackwardOp = Operation<
+  "batchNormBackward",
+  { dy: Tensor; x: Tensor; stats: Tensor; weight: Tensor },
+  { dx?: Tensor; dweight?: Tensor; dbias?: Tensor },
+  { training: boolean; accumulateX: boolean; accumulateParams: boolean }
+>;
+
+/** Parameters and buffers of one batch norm, each [C]. */
+export interface BatchNormTensors {
+  weight: Tensor;
+  bias: Tensor;
+  runningMean: Tensor;
+  runningVar: Tensor;
+}
+
+/** Batch norm of x [..., C]; PyTorch's defaults are eps 1e-5 and momentum 0.1. */
+export function batchNorm(
+  p: Program,
+  x: Tensor,
+  { weight, bias, runningMean, runningVar }: BatchNormTensors,
+  { training, eps = 1e-5, momentum = 0.1 }: { training: boolean; eps?: number; momentum?: number },
+): Tensor {
+  const [rows, channels] = asMatrix(x);
+  for (const t of [weight, bias, runningMean, runningVar]) {
+    require(size(t) === channels, "batchNorm", () => `${t.name} [${t.shape}] for x [${x.shape}]`);
+  }
+  require(
+    !training || rows > 1,
+    "batchNorm",
+    () => `${rows} row(s) of x [${x.shape}] have no variance: use a batch of 2 or more`,
+  );
+  const y = p.activation(`batchNorm(${x.name})`, x.shape);
+  const stats = p.activation(`${y.name}.stats`, [2, channels]);
+  p.emit<BatchNormOp>({
+    kind: "batchNorm",
+    in: { x, weight, bias, runningMean, runningVar },
+    out: { y, stats, ...(training ? { runningMean, runningVar } : {}) },
+    attrs: { eps, momentum, training },
+  });
+  return y;
+}
+
+export const batchNormRule: OpRule<BatchNormOp> = {
+  reference(op, at) {
+    const x = at(op.in.x), weight = at(op.in.weight), bias = at(op.in.bias);
+    const y = at(op.out.y), stats = at(op.out.stats);
+    const { eps, momentum, training } = op.attrs;
+    const [rows, channels] = asMatrix(op.in.x);
+    for (let c = 0; c < channels; c++) {
+      let mean = at(op.in.runningMean)[c], variance = at(op.in.runningVar)[c];
+      if (training) {
+        mean = variance = 0;
+        for (let r = 0; r < rows; r++) mean += x[r * channels + c] / rows;
+        for (let r = 0; r < rows; r++) variance += (x[r * channels + c] - mean) ** 2 / rows;
+        const runningMean = at(op.out.runningMean!), runningVar = at(op.out.runningVar!);
+        runningMean[c] += momentum * (mean - runningMean[c]);
+        runningVar[c] += momentum * (variance * rows / (rows - 1) - runningVar[c]);
+      }
+      const rstd = 1 / Math.sqrt(variance + eps);
+      stats[c] = mean;
+      stats[channels + c] = rstd;
+      for (let r = 0; r < rows; r++) {
+        y[r * channels + c] = (x[r * channels + c] - mean) * rstd * weight[c] + bias[c];
+      }
+    }
+  },
+  gradient(op, g) {
+    const dy = g.of(op.out.y);
+    if (!dy) return;
+    const { x, weight, bias } = op.in;
+    const dweight = g.target(weight), dbias = g.target(bias), dx = g.target(x);
+    if (!dx && !dweight) return;
+    g.program.emit<BatchNormBackwardOp>({
+      kind: "batchNormBackward",
+      in: { dy, x, stats: op.out.stats, weight },
+      out: { dx: dx?.tensor, dweight: dweight?.tensor, dbias: dbias?.tensor },
+      attrs: {
+        training: op.attrs.training,
+        accumulateX: dx?.accumulate ?? false,
+        accumulateParams: dweight?.accumulate ?? false,
+      },
+    });
+  },
+};
+
+export const batchNormBackwardRule: OpRule<BatchNormBackwardOp> = {
+  inPlace: { dx: "dy" },
+  readsOutput: (op) => [
+    ...(op.attrs.accumulateX ? ["dx"] : []),
+    ...(op.attrs.accumulateParams ? ["dweight", "dbias"] : []),
+  ],
+  reference(op, at) {
+    const dy = at(op.in.dy), x = at(op.in.x), stats = at(op.in.stats), weight = at(op.in.weight);
+    const dx = op.out.dx && at(op.out.dx);
+    const dweight = op.out.dweight && at(op.out.dweight), dbias = op.out.dbias && at(op.out.dbias);
+    const { training, accumulateX, accumulateParams } = op.attrs;
+    const [rows, channels] = asMatrix(op.in.x);
+    for (let c = 0; c < channels; c++) {
+      const mean = stats[c], rstd = stats[channels + c];
+      let sum = 0, product = 0;
+      for (let r = 0; r < rows; r++) {
+        const at = r * channels + c;
+        sum += dy[at];
+        product += dy[at] * (x[at] - mean) * rstd;
+      }
+      if (dweight) dweight[c] = accumulateParams ? dweight[c] + product : product;
+      if (dbias) dbias[c] = accumulateParams ? dbias[c] + sum : sum;
+      if (!dx) continue;
+      for (let r = 0; r < rows; r++) {
+        const at = r * channels + c;
+        const unit = (x[at] - mean) * rstd;
+        const v = weight[c] * rstd * (dy[at] - (training ? sum / rows + unit * product / rows : 0));
+        dx[at] = accumulateX ? dx[at] + v : v;
+      }
+    }
+  },
+};

@@ -1,0 +1,102 @@
+// Every operation a program can hold, and the table of their rules.
+import type { AddOp, ColumnSumOp, CopyOp, GeluBackwardOp, GeluOp, ScaleRowsOp, SumOp } from "./elementwise.ts";
+import { addRule, columnSumRule, copyRule, geluBackwardRule, geluRule, scaleRowsRule, sumRule } from "./elementwise.ts";
+import { type MatmulOp, matmulRule } from "./matmul.ts";
+import * as norm from "./norm.ts";
+import { type BatchNormBackwardOp, batchNormBackwardRule, type BatchNormOp, batchNormRule } from "./batch_norm.ts";
+import * as attention from "./attention.ts";
+import * as tokens from "./tokens.ts";
+import * as loss from "./dino_loss.ts";
+import * as optimizer from "./optimizer.ts";
+import { type TopKOp, topKRule } from "./neighbours.ts";
+import type { OpRule } from "./rule.ts";
+
+/** Any operation. Backends switch on `kind`. */
+export type Op =
+  | MatmulOp
+  | AddOp
+  | CopyOp
+  | GeluOp
+  | GeluBackwardOp
+  | ScaleRowsOp
+  | ColumnSumOp
+  | SumOp
+  | norm.LayerNormOp
+  | norm.LayerNormBackwardOp
+  | norm.L2NormalizeOp
+  | norm.L2NormalizeBackwardOp
+  | norm.WeightNormOp
+  | norm.WeightNormBackwardOp
+  | BatchNormOp
+  | BatchNormBackwardOp
+  | attention.AttentionOp
+  | attention.AttentionBackwardOp
+  | attention.AttentionProbsOp
+  | tokens.PatchifyOp
+  | tokens.UnpatchifyOp
+  | tokens.AssembleTokensOp
+  | tokens.AssembleTokensBackwardOp
+  | tokens.ResampleOp
+  | tokens.GatherRowsOp
+  | tokens.ScatterRowsOp
+  | loss.CenteredSoftmaxOp
+  | loss.DinoLossOp
+  | loss.CenterUpdateOp
+  | optimizer.GradientNormsOp
+  | optimizer.OptimizerUpdateOp
+  | optimizer.EmaOp
+  | optimizer.CheckFiniteOp
+  | optimizer.RecordOp
+  | TopKOp;
+
+/** The names of the operations. */
+export type OpKind = Op["kind"];
+
+/** The operation called `K`. */
+export type OpOf<K extends OpKind> = Extract<Op, { kind: K }>;
+
+const rules: { [K in OpKind]: OpRule<OpOf<K>> } = {
+  matmul: matmulRule,
+  add: addRule,
+  copy: copyRule,
+  gelu: geluRule,
+  geluBackward: geluBackwardRule,
+  scaleRows: scaleRowsRule,
+  columnSum: columnSumRule,
+  sum: sumRule,
+  layerNorm: norm.layerNormRule,
+  layerNormBackward: norm.layerNormBackwardRule,
+  l2Normalize: norm.l2NormalizeRule,
+  l2NormalizeBackward: norm.l2NormalizeBackwardRule,
+  weightNorm: norm.weightNormRule,
+  weightNormBackward: norm.weightNormBackwardRule,
+  batchNorm: batchNormRule,
+  batchNormBackward: batchNormBackwardRule,
+  attention: attention.attentionRule,
+  attentionBackward: attention.attentionBackwardRule,
+  attentionProbs: attention.attentionProbsRule,
+  patchify: tokens.patchifyRule,
+  unpatchify: tokens.unpatchifyRule,
+  assembleTokens: tokens.assembleTokensRule,
+  assembleTokensBackward: tokens.assembleTokensBackwardRule,
+  resample: tokens.resampleRule,
+  gatherRows: tokens.gatherRowsRule,
+  scatterRows: tokens.scatterRowsRule,
+  centeredSoftmax: loss.centeredSoftmaxRule,
+  dinoLoss: loss.dinoLossRule,
+  centerUpdate: loss.centerUpdateRule,
+  gradientNorms: optimizer.gradientNormsRule,
+  optimizerUpdate: optimizer.optimizerUpdateRule,
+  ema: optimizer.emaRule,
+  checkFinite: optimizer.checkFiniteRule,
+  record: optimizer.recordRule,
+  topK: topKRule,
+};
+
+/** The rules of an operation, whatever its kind. */
+export function ruleOf(op: Op): OpRule<Op> {
+  return rules[op.kind] as unknown as OpRule<Op>;
+}
+
+/** All kinds, for tests that must cover each. */
+export const OP_KINDS = Object.keys(rules) as readonly OpKind[];

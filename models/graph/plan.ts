@@ -1,0 +1,115 @@
+// Liveness → offsets: where each activation lies in the arena, and the peak bytes, before a device is touched.
+import { outputsOf, type Program, tensorsOf } from "./program.ts";
+import { type Op, ruleOf } from "./ops/mod.ts";
+import { byteLength, rootOf, type Tensor } from "./tensor.ts";
+
+/** WebGPU's usual storage-offset alignment; also four cache lines. */
+export const PLAN_ALIGNMENT = 256;
+
+/** Bytes a program needs. */
+export interface MemoryPlan {
+  /** First byte of each activation in the arena, by the id of its root tensor. */
+  readonly offsets: ReadonlyMap<number, number>;
+  /** Size of the arena: the most activation bytes alive at once, with fragmentation. */
+  readonly arenaBytes: number;
+  /** Bytes of parameters, state, inputs, outputs and constants the program names. */
+  readonly persistentBytes: number;
+  /** The same, by role. */
+  readonly persistentByRole: Readonly<Record<string, number>>;
+}
+
+interface Span {
+  readonly root: Tensor;
+  first: number;
+  last: number;
+  bytes: number;
+}
+
+/** Bytes rounded up to the plan's alignment. */
+export function aligned(bytes: number): number {
+  return Math.ceil(bytes / PLAN_ALIGNMENT) * PLAN_ALIGNMENT;
+}
+
+/** Assigns offsets to the activations of a program so that none that are alive together overlap. */
+export function planMemory(program: Program): MemoryPlan {
+  const spans = liveSpans(program);
+  const shared = shareInPlace(program, spans);
+  const offsets = placeSpans([...new Set(shared.values())]);
+  const result = new Map<number, number>();
+  let arenaBytes = 0;
+  for (const [id, span] of shared) {
+    const offset = offsets.get(span)!;
+    result.set(id, offset);
+    arenaBytes = Math.max(arenaBytes, offset + span.bytes);
+  }
+  const persistentByRole: Record<string, number> = {};
+  let persistentBytes = 0;
+  for (const root of program.roots()) {
+    if (root.role === "activation") continue;
+    const bytes = aligned(byteLength(root));
+    persistentByRole[root.role] = (persistentByRole[root.role] ?? 0) + bytes;
+    persistentBytes += bytes;
+  }
+  return { offsets: result, arenaBytes, persistentBytes, persistentByRole };
+}
+
+/** First and last operation that touches each activation. */
+function liveSpans(program: Program): Map<number, Span> {
+  const spans = new Map<number, Span>();
+  program.ops.forEach((op, i) => {
+    for (const t of tensorsOf(op)) {
+      const root = rootOf(t);
+      if (root.role !== "activation") continue;
+      const span = spans.get(root.id);
+      if (span) span.last = i;
+      else spans.set(root.id, { root, first: i, last: i, bytes: aligned(byteLength(root)) });
+    }
+  });
+  return spans;
+}
+
+/** Lets an output take over the memory of an input that dies in the same operation, where the rule allows it. */
+function shareInPlace(program: Program, spans: Map<number, Span>): Map<number, Span> {
+  const shared = new Map(spans);
+  program.ops.forEach((op, i) => {
+    for (const [outSlot, inSlot] of Object.entries(ruleOf(op).inPlace ?? {})) {
+      const output = slot(op.out, outSlot), input = slot(op.in, inSlot);
+      if (!output || !input || output.base || input.base || output === input) continue;
+      const from = shared.get(input.id), to = shared.get(output.id);
+      if (!from || !to || from === to || from.last !== i || to.first !== i || from.bytes !== to.bytes) continue;
+      if (ruleOf(op).readsOutput?.(op).includes(outSlot)) continue;
+      if (readElsewhere(op, inSlot, from, shared)) continue;
+      from.last = to.last;
+      for (const [id, span] of shared) if (span === to) shared.set(id, from);
+    }
+  });
+  return shared;
+}
+
+/** Whether another slot of the operation uses the same memory as `inSlot`. */
+function readElsewhere(op: Op, inSlot: string, span: Span, shared: Map<number, Span>): boolean {
+  return Object.entries(op.in as Record<string, Tensor | undefined>).some(([name, t]) =>
+    name !== inSlot && t && shared.get(rootOf(t).id) === span
+  ) || outputsOf(op).some((t) => shared.get(rootOf(t).id) === span);
+}
+
+function slot(record: object, name: string): Tensor | undefined {
+  return (record as Record<string, Tensor | undefined>)[name];
+}
+
+/** Largest first, each at the lowest gap free for its whole life: within a few per cent of the live peak. */
+function placeSpans(spans: Span[]): Map<Span, number> {
+  const placed: { span: Span; offset: number }[] = [];
+  const order = [...spans].sort((a, b) => b.bytes - a.bytes || a.first - b.first);
+  for (const span of order) {
+    const busy = placed.filter(({ span: other }) => other.first <= span.last && span.first <= other.last);
+    busy.sort((a, b) => a.offset - b.offset);
+    let offset = 0;
+    for (const { span: other, offset: start } of busy) {
+      if (start - offset >= span.bytes) break;
+      offset = Math.max(offset, start + other.bytes);
+    }
+    placed.push({ span, offset });
+  }
+  return new Map(placed.map(({ span, offset }) => [span, offset]));
+}

@@ -1,0 +1,81 @@
+// A program: operations in the order they run, and the tensors they name.
+import { rootOf, size, type Tensor, tensor, view } from "./tensor.ts";
+import type { Op, OpKind } from "./ops/mod.ts";
+
+/** Collects operations. Model code and gradient rules append; backends only read. */
+export class Program {
+  readonly ops: Op[] = [];
+
+  constructor(readonly name: string) {}
+
+  /** Appends an operation and returns it. */
+  emit<O extends Op>(op: O): O {
+    this.ops.push(op);
+    return op;
+  }
+
+  /** A tensor that lives within one run. */
+  activation(name: string, shape: readonly number[]): Tensor {
+    return tensor(name, shape, "activation");
+  }
+
+  /** Appends another program's operations after this one's. */
+  append(other: Program): this {
+    this.ops.push(...other.ops);
+    return this;
+  }
+
+  /** Every tensor that owns a buffer, in order of first mention. */
+  roots(): Tensor[] {
+    const seen = new Map<number, Tensor>();
+    for (const op of this.ops) {
+      for (const t of tensorsOf(op)) {
+        const root = rootOf(t);
+        seen.set(root.id, root);
+      }
+    }
+    return [...seen.values()];
+  }
+
+  /** One line an operation, for people and for tests. */
+  toString(): string {
+    const shown = (record: object) =>
+      Object.entries(record as Record<string, Tensor | undefined>)
+        .filter(([, t]) => t).map(([key, t]) => `${key}=${t!.name}[${t!.shape}]`).join(" ");
+    return this.ops.map((op) => `${op.kind}: ${shown(op.out)} <- ${shown(op.in)} ${JSON.stringify(op.attrs)}`).join(
+      "\n",
+    );
+  }
+}
+
+/** Tensors an operation reads. */
+export function inputsOf(op: Op): Tensor[] {
+  return (Object.values(op.in) as (Tensor | undefined)[]).filter((t) => t !== undefined);
+}
+
+/** Tensors an operation writes. */
+export function outputsOf(op: Op): Tensor[] {
+  return (Object.values(op.out) as (Tensor | undefined)[]).filter((t) => t !== undefined);
+}
+
+/** Reads and writes together. */
+export function tensorsOf(op: Op): Tensor[] {
+  return [...inputsOf(op), ...outputsOf(op)];
+}
+
+/** Rows and columns of a tensor seen as a matrix: the last extent is the column count. */
+export function asMatrix(t: Tensor): [rows: number, columns: number] {
+  const columns = t.shape.at(-1) ?? 1;
+  return [columns === 0 ? 0 : size(t) / columns, columns];
+}
+
+/** Rows `start … start + count` of a matrix-like tensor, without copying. */
+export function rows(t: Tensor, start: number, count: number): Tensor {
+  const [, columns] = asMatrix(t);
+  return view(t, `${t.name}[${start}:${start + count}]`, [count, columns], start * columns);
+}
+
+/** Throws {RangeError} unless `condition`; the message is built only then. */
+export function require(condition: boolean, kind: OpKind | string, message: () => string): asserts condition {
+  if (!condition) throw new RangeError(`${kind}: ${message()}`);
+}

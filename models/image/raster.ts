@@ -1,0 +1,35 @@
+// 8-bit RGB images on the host, and batches of them in one buffer.
+
+/** An image: `data` holds height × width × 3 bytes, row-major, red first. */
+export interface Raster {
+  readonly data: Uint8Array;
+  readonly height: number;
+  readonly width: number;
+}
+
+/** Where an image lies in a pixel buffer: the byte of its first red value, and its size. */
+export interface Placement {
+  offset: number;
+  height: number;
+  width: number;
+}
+
+/**
+ * An image around existing bytes.
+ *
+ * @throws {RangeError} if a side is not a positive whole number or the bytes are not height × width × 3
+ */
+export function raster(data: Uint8Array, height: number, width: number): Raster {
+  if (!(Number.isSafeInteger(height) && Number.isSafeInteger(width) && height > 0 && width > 0)) {
+    throw new RangeError(`image of height ${height} and width ${width}: both sides must be whole numbers above 0`);
+  }
+  if (data.length !== height * width * 3) {
+    throw new RangeError(`image ${height}×${width}: ${data.length} bytes, RGB takes ${height * width * 3}`);
+  }
+  return { data, height, width };
+}
+
+/** An image of zeros. */
+export function emptyRaster(height: number, width: number): Raster {
+  return raster(new Uint8Array(height * width * 3), height, width);
+}

@@ -1,0 +1,175 @@
+// Antialiased resampling as Pillow does it: tap tables in fixed point, two passes, 8 bits between them.
+import { emptyRaster, type Raster } from "./raster.ts";
+
+/** Filters of Pillow; `bicubic` has a = −0.5. */
+export type Interpolation = "bilinear" | "bicubic" | "lanczos";
+
+/** Weights are multiples of 2^-22, so that 255 times the sum of their magnitudes stays within 32 bits. */
+export const WEIGHT_BITS = 22;
+
+/** Words before the weights of an axis, for each output sample: first source sample, number of taps. */
+export const TAP_HEADER = 2;
+
+function cubic(x: number): number {
+  const a = -0.5;
+  x = Math.abs(x);
+  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+  if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
+  return 0;
+}
+
+function triangle(x: number): number {
+  x = Math.abs(x);
+  return x < 1 ? 1 - x : 0;
+}
+
+function sinc(x: number): number {
+  return x === 0 ? 1 : Math.sin(x * Math.PI) / (x * Math.PI);
+}
+
+function lanczos(x: number): number {
+  return x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0;
+}
+
+const FILTERS: Record<Interpolation, { support: number; weight: (x: number) => number }> = {
+  bilinear: { support: 1, weight: triangle },
+  bicubic: { support: 2, weight: cubic },
+  lanczos: { support: 3, weight: lanczos },
+};
+
+/** Largest number of taps of one output sample when `source` samples become `target`. */
+export function maxTaps(source: number, target: number, interpolation: Interpolation = "bicubic"): number {
+  return Math.ceil(FILTERS[interpolation].support * Math.max(source / target, 1)) * 2 + 1;
+}
+
+/** One axis of a resampling. */
+export interface Axis {
+  /** Samples there are. */
+  source: number;
+  /** Samples the whole axis becomes. */
+  target: number;
+  /** First of the target samples wanted, and how many; a centre crop takes fewer than all. */
+  windowStart: number;
+  windowCount: number;
+  /** Last sample first: a flip costs nothing. */
+  reversed: boolean;
+  /** End of the source interval, when it is not `source` (Pillow's fractional box after a reduction). */
+  sourceEnd?: number;
+}
+
+/** Words {@link writeTaps} takes for an axis. */
+export function tapWords(axis: Axis, interpolation: Interpolation): number {
+  return axis.windowCount * (TAP_HEADER + maxTaps(axis.sourceEnd ?? axis.source, axis.target, interpolation));
+}
+
+const weights = new Float64Array(1 << 16); // one row of taps before rounding; sources are at most 16384 wide × 4
+
+/**
+ * Writes the taps of an axis at `offset`: for each wanted output sample its first source sample and
+ * number of taps, then the rows of weights, each `stride` words apart.
+ *
+ * @returns the stride
+ */
+export function writeTaps(taps: Int32Array, offset: number, axis: Axis, interpolation: Interpolation): number {
+  const { support: radius, weight } = FILTERS[interpolation];
+  const scale = (axis.sourceEnd ?? axis.source) / axis.target;
+  const stretch = Math.max(scale, 1); // shrinking widens the filter: that is the antialiasing
+  const shrink = 1 / stretch;
+  const support = radius * stretch;
+  const stride = Math.ceil(support) * 2 + 1;
+  const rows = offset + axis.windowCount * TAP_HEADER;
+  for (let i = 0; i < axis.windowCount; i++) {
+    const centre = (axis.windowStart + i + 0.5) * scale;
+    const first = Math.max(Math.trunc(centre - support + 0.5), 0);
+    const count = Math.min(Math.trunc(centre + support + 0.5), axis.source) - first;
+    let sum = 0;
+    for (let k = 0; k < count; k++) {
+      const w = weight((k + first - centre + 0.5) * shrink);
+      weights[k] = w;
+      sum += w;
+    }
+    const position = axis.reversed ? axis.windowCount - 1 - i : i;
+    taps[offset + TAP_HEADER * position] = first;
+    taps[offset + TAP_HEADER * position + 1] = count;
+    const row = rows + position * stride;
+    for (let k = 0; k < count; k++) {
+      const w = (sum === 0 ? weights[k] : weights[k] / sum) * 2 ** WEIGHT_BITS;
+      taps[row + k] = Math.trunc(w < 0 ? w - 0.5 : w + 0.5);
+    }
+    for (let k = count; k < stride; k++) taps[row + k] = 0;
+  }
+  return stride;
+}
+
+/** One output value: integer sum of weighted bytes `step` apart, rounded to 8 bits. */
+export function tapSum(
+  bytes: Uint8Array,
+  start: number,
+  step: number,
+  taps: Int32Array,
+  row: number,
+  count: number,
+): number {
+  let sum = 1 << (WEIGHT_BITS - 1);
+  for (let k = 0; k < count; k++) sum += bytes[start + k * step] * taps[row + k];
+  const level = sum >> WEIGHT_BITS;
+  return level < 0 ? 0 : level > 255 ? 255 : level;
+}
+
+/**
+ * Resamples a window of `pixels` with the taps of both axes: horizontally, to 8 bits, then vertically.
+ *
+ * @param start byte of the window's first pixel, `rowBytes` between its rows
+ * @param rowCount rows of the window
+ */
+export function resampleWithTaps(
+  pixels: Uint8Array,
+  start: number,
+  rowBytes: number,
+  rowCount: number,
+  taps: Int32Array,
+  horizontal: { offset: number; stride: number },
+  vertical: { offset: number; stride: number },
+  target: Raster,
+): void {
+  const { height, width, data } = target;
+  const middle = new Uint8Array(rowCount * width * 3);
+  for (let y = 0; y < rowCount; y++) {
+    for (let x = 0; x < width; x++) {
+      const first = taps[horizontal.offset + TAP_HEADER * x], count = taps[horizontal.offset + TAP_HEADER * x + 1];
+      const row = horizontal.offset + TAP_HEADER * width + x * horizontal.stride;
+      for (let c = 0; c < 3; c++) {
+        middle[(y * width + x) * 3 + c] = tapSum(pixels, start + y * rowBytes + first * 3 + c, 3, taps, row, count);
+      }
+    }
+  }
+  const line = width * 3;
+  for (let y = 0; y < height; y++) {
+    const first = taps[vertical.offset + TAP_HEADER * y], count = taps[vertical.offset + TAP_HEADER * y + 1];
+    const row = vertical.offset + TAP_HEADER * height + y * vertical.stride;
+    for (let i = 0; i < line; i++) data[y * line + i] = tapSum(middle, first * line + i, line, taps, row, count);
+  }
+}
+
+/** The whole image at another size. `sourceEnd` is Pillow's fractional box, [0, width] × [0, height] by default. */
+export function resize(
+  image: Raster,
+  height: number,
+  width: number,
+  interpolation: Interpolation,
+  sourceEnd: { height: number; width: number } = image,
+): Raster {
+  const across = fullAxis(image.width, width, sourceEnd.width);
+  const down = fullAxis(image.height, height, sourceEnd.height);
+  const downOffset = tapWords(across, interpolation);
+  const taps = new Int32Array(downOffset + tapWords(down, interpolation));
+  const target = emptyRaster(height, width);
+  const horizontal = { offset: 0, stride: writeTaps(taps, 0, across, interpolation) };
+  const vertical = { offset: downOffset, stride: writeTaps(taps, downOffset, down, interpolation) };
+  resampleWithTaps(image.data, 0, image.width * 3, image.height, taps, horizontal, vertical, target);
+  return target;
+}
+
+function fullAxis(source: number, target: number, sourceEnd: number): Axis {
+  return { source, target, windowStart: 0, windowCount: target, reversed: false, sourceEnd };
+}
