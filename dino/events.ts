@@ -1,0 +1,117 @@
+// What training tells while it runs: plain values, which the command line draws and the log keeps.
+
+import type { KnnAccuracy } from "./eval/knn.ts";
+
+/** Why training ended. `finished`: the last epoch; `steps`: the updates asked for; the others speak for themselves. */
+export type EndReason = "finished" | "steps" | "interrupted" | "non-finite";
+
+/** What is known before the first update. */
+export interface StartEvent {
+  readonly type: "start";
+  readonly images: number;
+  readonly classes: number;
+  readonly stepsPerEpoch: number;
+  /** Updates of all epochs, which the schedules span. */
+  readonly totalSteps: number;
+  /** Updates after which this run stops: fewer than `totalSteps` with --steps. */
+  readonly lastStep: number;
+  readonly epochs: number;
+  readonly batchSize: number;
+  /** Trainable parameters of backbone and head. */
+  readonly parameters: { readonly backbone: number; readonly head: number };
+  readonly outDim: number;
+  readonly globalCropSize: number;
+  readonly localCropSize: number;
+  readonly backend: string;
+  /** Size of one checkpoint. */
+  readonly checkpointBytes: number;
+  /** Updates that were already made when a run is resumed; 0 otherwise. */
+  readonly resumedAt: number;
+}
+
+/** Means over the updates since the last such event, a few dozen. */
+export interface StepEvent {
+  readonly type: "step";
+  /** Updates made so far. */
+  readonly step: number;
+  /** Epoch of the last of them, from 0. */
+  readonly epoch: number;
+  readonly loss: number;
+  /** Entropy of the teacher's softmax in nats; ln K when it is uniform. */
+  readonly entropy: number;
+  /** Divergence of the student from the teacher, in nats: loss − entropy. */
+  readonly kl: number;
+  readonly lr: number;
+  readonly weightDecay: number;
+  readonly momentum: number;
+  readonly teacherTemp: number;
+  readonly imagesPerSecond: number;
+  /** Seconds until `lastStep` at the rate of late. */
+  readonly secondsLeft: number;
+}
+
+/** One row of the log, written at the end of an epoch; the first four keys are the reference's. */
+export interface EpochRow {
+  readonly train_loss: number;
+  readonly train_lr: number;
+  readonly train_wd: number;
+  /** From 0. */
+  readonly epoch: number;
+  /** Updates made so far. */
+  readonly step: number;
+  readonly train_entropy: number;
+  readonly train_kl: number;
+  readonly train_momentum: number;
+  readonly teacher_temp: number;
+  readonly center_norm: number;
+  /** The three fields that may differ between two runs of the same configuration. */
+  readonly seconds: number;
+  readonly images_per_second: number;
+  readonly memory_bytes: number;
+}
+
+/** k-NN of a frozen network on held-out images. */
+export interface KnnRow {
+  /** `pixels`: the images themselves, which a network should beat. */
+  readonly network: "teacher" | "student" | "pixels";
+  /** Epochs of training behind the network; 0: untrained. */
+  readonly epochs: number;
+  readonly step: number;
+  readonly accuracies: readonly KnnAccuracy[];
+}
+
+/** Everything that happens during training, in order. */
+export type TrainEvent =
+  | StartEvent
+  | StepEvent
+  | { readonly type: "epoch"; readonly row: EpochRow }
+  | { readonly type: "knn"; readonly row: KnnRow }
+  | {
+    readonly type: "checkpoint";
+    readonly path: string;
+    readonly bytes: number;
+    readonly step: number;
+    readonly epoch: number;
+  }
+  | { readonly type: "skipped"; readonly id: string; readonly reason: string }
+  | { readonly type: "notice"; readonly message: string }
+  | { readonly type: "warning"; readonly message: string }
+  | {
+    readonly type: "end";
+    readonly reason: EndReason;
+    readonly step: number;
+    readonly epoch: number;
+    readonly seconds: number;
+    /** For `non-finite`: update, learning rate and last good checkpoint in words. */
+    readonly message?: string;
+  };
+
+/**
+ * One line of `log.jsonl`: an event that belongs to an update, under the log's own names.
+ *
+ * `{"kind":"epoch", …EpochRow}`, `{"kind":"step", step, epoch, loss, …}`, `{"kind":"knn", …KnnRow}`,
+ * `{"kind":"skipped", id, reason}`, `{"kind":"end", …}`.
+ */
+export type LogRow =
+  & { readonly kind: "step" | "epoch" | "knn" | "skipped" | "warning" | "end" }
+  & Record<string, unknown>;
