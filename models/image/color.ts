@@ -27,7 +27,14 @@ export function hueShift(factor: number): number {
  * h >> 5. Everywhere else cutting the exact quotient gives Pillow's byte (tested for all 2^24 colours).
  */
 export const HUE_ROUNDS_DOWN = new Uint32Array([
-  0xfffffffe, 0, 0x11000000, 0x111, 0x222aaaaa, 0x23232222, 0x22222, 0, // deno-fmt-ignore
+  0xfffffffe,
+  0,
+  0x11000000,
+  0x111,
+  0x222aaaaa,
+  0x23232222,
+  0x22222,
+  0, // deno-fmt-ignore
 ]);
 
 /** Hue byte of a colour whose largest and smallest values differ by `range` > 0. */

@@ -1,17 +1,10 @@
-// 8-bit RGB images on the host, and batches of them in one buffer.
+// 8-bit RGB images on the host.
 
 /** An image: `data` holds height × width × 3 bytes, row-major, red first. */
 export interface Raster {
   readonly data: Uint8Array;
   readonly height: number;
   readonly width: number;
-}
-
-/** Where an image lies in a pixel buffer: the byte of its first red value, and its size. */
-export interface Placement {
-  offset: number;
-  height: number;
-  width: number;
 }
 
 /**
