@@ -1,11 +1,11 @@
 // One flat buffer that holds many tensors, so that an optimizer walks a single array.
-import { size, type Tensor, tensor, view } from "./tensor.ts";
+import { type Role, type Tensor, tensor, view, VIEW_ALIGNMENT } from "./tensor.ts";
 
 /**
  * Arena members start at multiples of this many elements (256 bytes): WebGPU binds storage at that
  * alignment, and it makes each optimizer work group belong to one tensor.
  */
-export const ARENA_ALIGNMENT = 64;
+export const ARENA_ALIGNMENT = VIEW_ALIGNMENT / 4;
 
 /** A member of an arena: where its elements lie. */
 export interface Segment {
@@ -40,7 +40,7 @@ export class Arena {
   readonly flat: Tensor;
   readonly tensors: ReadonlyMap<string, Tensor>;
 
-  constructor(name: string, readonly segments: readonly Segment[], role: "param" | "state" = "param") {
+  constructor(name: string, readonly segments: readonly Segment[], role: Role = "param") {
     this.flat = tensor(name, [arenaLength(segments)], role);
     this.tensors = new Map(
       segments.map((s) => [s.name, view(this.flat, `${name}.${s.name}`, s.shape, s.offset)]),
@@ -80,5 +80,3 @@ export function packSegments(
 export function sameShape(a: Pick<Tensor, "shape">, b: Pick<Tensor, "shape">): boolean {
   return a.shape.length === b.shape.length && a.shape.every((extent, i) => extent === b.shape[i]);
 }
-
-export { size };

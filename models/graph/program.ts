@@ -1,5 +1,5 @@
 // A program: operations in the order they run, and the tensors they name.
-import { rootOf, size, type Tensor, tensor, view } from "./tensor.ts";
+import { bytesPerElement, rootOf, size, type Tensor, tensor, view, VIEW_ALIGNMENT } from "./tensor.ts";
 import type { Op, OpKind } from "./ops/mod.ts";
 
 /** Collects operations. Model code and gradient rules append; backends only read. */
@@ -69,7 +69,12 @@ export function asMatrix(t: Tensor): [rows: number, columns: number] {
   return [columns === 0 ? 0 : size(t) / columns, columns];
 }
 
-/** Rows `start … start + count` of a matrix-like tensor, without copying. */
+/** Whether rows from `start` on can be viewed without copying (see VIEW_ALIGNMENT). */
+export function canViewRows(t: Tensor, start: number): boolean {
+  return start * asMatrix(t)[1] * bytesPerElement(t.dtype) % VIEW_ALIGNMENT === 0;
+}
+
+/** Rows `start … start + count` of a matrix-like tensor, without copying. Throws {RangeError} unless {@link canViewRows}. */
 export function rows(t: Tensor, start: number, count: number): Tensor {
   const [, columns] = asMatrix(t);
   return view(t, `${t.name}[${start}:${start + count}]`, [count, columns], start * columns);

@@ -52,7 +52,10 @@ export function tensor(
   return made;
 }
 
-/** A window of `base` starting at element `offset`; reads and writes go to `base`. */
+/** Views start at multiples of this many bytes, the strictest storage-offset alignment of WebGPU devices. */
+export const VIEW_ALIGNMENT = 256;
+
+/** A window of `base` starting at element `offset`; reads and writes go to `base`. Throws {RangeError} past the end or off alignment. */
 export function view(base: Tensor, name: string, shape: readonly number[], offset: number): Tensor {
   const root = base.base ?? base;
   const start = (base.offset ?? 0) + offset;
@@ -67,6 +70,11 @@ export function view(base: Tensor, name: string, shape: readonly number[], offse
   };
   if (start + size(made) > size(root)) {
     throw new RangeError(`view ${name}: elements ${start}…${start + size(made)} exceed ${root.name} [${root.shape}]`);
+  }
+  if (start * bytesPerElement(root.dtype) % VIEW_ALIGNMENT !== 0) {
+    throw new RangeError(
+      `view ${name}: element ${start} of ${root.name} is not at a multiple of ${VIEW_ALIGNMENT} bytes`,
+    );
   }
   return made;
 }

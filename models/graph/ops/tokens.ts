@@ -1,5 +1,5 @@
 // From pixels to tokens and back: patches, [CLS] and positions, resampling, picking rows.
-import { asMatrix, type Program, require, rows as rowsOf } from "../program.ts";
+import { asMatrix, canViewRows, type Program, require, rows as rowsOf } from "../program.ts";
 import { size, type Tensor, tensor } from "../tensor.ts";
 
 import type { Operation, OpRule } from "./rule.ts";
@@ -316,7 +316,7 @@ export const gatherRowsRule: OpRule<GatherRowsOp> = {
     const dy = g.of(op.out.y);
     if (!dy || !g.needs(op.in.x)) return;
     const { start, stride, count, target } = op.attrs;
-    if (stride === 1 && start === 0 && count === asMatrix(op.in.x)[0]) {
+    if (stride === 1 && start === 0 && count === asMatrix(op.in.x)[0] && canViewRows(dy, target)) {
       g.donate(op.in.x, rowsOf(dy, target, count));
       return;
     }

@@ -1,0 +1,93 @@
+// Everything a DINO run changes: two networks, gradients, moments, the center, and the scalars the host writes.
+import { Arena, layoutSegments } from "../models/graph/arena.ts";
+import { GROUP_COLUMNS, NORM_COLUMNS, segmentTable } from "../models/graph/ops/optimizer.ts";
+import { type Tensor, tensor } from "../models/graph/tensor.ts";
+import { networkBufferShapes, type NetworkConfig, networkShapes } from "../models/dino_network.ts";
+import type { Parameters } from "../models/vit.ts";
+import { PARAMETER_GROUPS, parameterGroup } from "./optimizer.ts";
+
+/** Rows of metrics kept on the device before the host must read them. */
+export const RING_ROWS = 64;
+
+/** What a step records, in the order of the ring's columns. */
+export const METRICS = ["loss", "teacherEntropy", "frozen"] as const;
+
+/** One of {@link METRICS}. */
+export type Metric = (typeof METRICS)[number];
+
+/** The tensors of a run. Arenas of one layout hold, member by member, the same parameter. */
+export class DinoState {
+  readonly student: Arena;
+  readonly teacher: Arena;
+  readonly gradients: Arena;
+  /** AdamW's first moment, or the momentum buffer of SGD and LARS. */
+  readonly first: Arena;
+  /** AdamW's second moment. */
+  readonly second?: Arena;
+  /** Running statistics of batch norms; empty without them. */
+  readonly studentBuffers: Arena;
+  readonly teacherBuffers: Arena;
+  /** [K], subtracted from the teacher's logits. */
+  readonly center: Tensor;
+  /** [K], sum of the teacher's logits over the rows of one update. */
+  readonly centerSum: Tensor;
+  /** Parameter groups of the optimizer, [groups, 8], written by the host before every update. */
+  readonly groups: Tensor;
+  /** Where each parameter lies in the arenas and which group rules it. */
+  readonly segments: Tensor;
+  /** Σg², Σp², Σgp of each parameter. */
+  readonly norms: Tensor;
+  /** Scalars written by the host: teacherTemp, teacherMomentum, ringRow; each [1]. */
+  readonly scalars: Arena;
+  /** {@link METRICS} of the current update, each [1]. `frozen` becomes 1 at the first non-finite loss or gradient and stays. */
+  readonly metrics: Arena;
+  /** Metrics of the last {@link RING_ROWS} updates. */
+  readonly ring: Tensor;
+
+  constructor(readonly network: NetworkConfig, readonly method: "adamw" | "sgd" | "lars" = "adamw") {
+    const segments = layoutSegments(networkShapes(network));
+    const buffers = layoutSegments(networkBufferShapes(network));
+    const K = network.head.outDim;
+    this.student = new Arena("student", segments);
+    this.teacher = new Arena("teacher", segments);
+    this.gradients = new Arena("gradient", segments, "state");
+    this.first = new Arena("first", segments, "state");
+    this.second = method === "adamw" ? new Arena("second", segments, "state") : undefined;
+    this.studentBuffers = new Arena("studentBuffer", buffers, "state");
+    this.teacherBuffers = new Arena("teacherBuffer", buffers, "state");
+    this.center = tensor("center", [K], "state");
+    this.centerSum = tensor("centerSum", [K], "state");
+    this.groups = tensor("groups", [PARAMETER_GROUPS, GROUP_COLUMNS], "input");
+    this.segments = segmentTable(segments, (s) => parameterGroup(s.name, s.shape, network.head));
+    this.norms = tensor("norms", [segments.length, NORM_COLUMNS], "state");
+    const scalar = (name: string) => [name, [1]] as const;
+    this.scalars = new Arena(
+      "scalar",
+      layoutSegments(["teacherTemp", "teacherMomentum", "ringRow"].map(scalar)),
+      "input",
+    );
+    this.metrics = new Arena("metric", layoutSegments(METRICS.map(scalar)), "state");
+    this.ring = tensor("ring", [RING_ROWS, ...this.metrics.flat.shape], "state");
+  }
+
+  /** Parameters and buffers of the student by name. */
+  readonly studentParameters: Parameters = (name) => this.studentBuffers.tensors.get(name) ?? this.student.get(name);
+
+  /** Parameters and buffers of the teacher by name. */
+  readonly teacherParameters: Parameters = (name) => this.teacherBuffers.tensors.get(name) ?? this.teacher.get(name);
+
+  /** Pairs (parameter, gradient buffer) of everything that is trained. */
+  trained(): [Tensor, Tensor][] {
+    const frozen = this.network.head.normLastLayer ? "head.last_layer.weight_g" : "";
+    return this.student.segments
+      .filter(({ name }) => name !== frozen)
+      .map(({ name }) => [this.student.get(name), this.gradients.get(name)]);
+  }
+}
+
+/** Metrics of one update from a copy of the ring. */
+export function metricsOfRow(state: DinoState, ring: ArrayLike<number>, row: number): Record<Metric, number> {
+  const width = state.metrics.flat.shape[0];
+  const entries = METRICS.map((name, i) => [name, ring[row * width + state.metrics.segments[i].offset]]);
+  return Object.fromEntries(entries) as Record<Metric, number>;
+}

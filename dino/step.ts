@@ -1,0 +1,126 @@
+// One update of DINO, top to bottom: Algorithm 1 of the paper, with multi-crop.
+import { differentiate } from "../models/graph/autodiff.ts";
+import { Program } from "../models/graph/program.ts";
+import { emitColumnSum, emitSum } from "../models/graph/ops/elementwise.ts";
+import { centeredSoftmax, dinoLoss, lossTerms } from "../models/graph/ops/dino_loss.ts";
+import { gradientNorms, optimizerUpdate } from "../models/graph/ops/optimizer.ts";
+import { type CropGroup, multiCrop } from "../models/dino_network.ts";
+import type { DinoState } from "./state.ts";
+
+/** What is fixed for the whole run. */
+export interface StepConfig {
+  /** Images of one part of the batch, B. The batch of an update is B · accumulate. */
+  readonly images: number;
+  /** Parts an update is computed in. */
+  readonly accumulate: number;
+  /** Views the teacher sees: the first ones. */
+  readonly globals: number;
+  /** Views the student sees, globals included. */
+  readonly views: number;
+  readonly studentTemp: number;
+  readonly centerMomentum: number;
+  readonly beta1?: number;
+  readonly beta2?: number;
+  readonly eps?: number;
+  readonly momentum?: number;
+  readonly eta?: number;
+}
+
+/** The crops of one part: emits whatever makes them (augmentation, patchify) and tells where they are. */
+export type CropSource = (p: Program) => {
+  /** What the teacher sees: the first `globals` views, without drop path. */
+  teacher: readonly CropGroup[];
+  /** What the student sees: all views, view-major, in groups of one size. */
+  student: readonly CropGroup[];
+};
+
+/** Programs whose runs, in order, make one update. */
+export interface StepPrograms {
+  /** Run for each part of the batch, in order: loss, gradients, sum of teacher logits. The first overwrites, the others add. */
+  readonly parts: readonly Program[];
+  /** Run once after the parts; already contained in the only part when `accumulate` is 1. */
+  readonly update?: Program;
+}
+
+/** Writes the programs of an update. */
+export function stepPrograms(state: DinoState, c: StepConfig, crops: CropSource): StepPrograms {
+  if (c.accumulate === 1) {
+    const whole = gradientsOfPart(state, c, crops, true);
+    return { parts: [emitUpdate(whole, state, c)] };
+  }
+  const first = gradientsOfPart(state, c, crops, true);
+  const next = gradientsOfPart(state, c, crops, false);
+  const parts = Array.from({ length: c.accumulate }, (_, i) => i === 0 ? first : next);
+  return { parts, update: emitUpdate(new Program("update"), state, c) };
+}
+
+/** Forward and backward of B images. Gradients of the parts add up to that of the whole batch. */
+function gradientsOfPart(state: DinoState, c: StepConfig, crops: CropSource, first: boolean): Program {
+  const p = new Program(first ? "step" : "step (next part)");
+  const { teacher: globalViews, student: allViews } = crops(p);
+  const scale = 1 / (lossTerms(c.globals, c.views) * c.images * c.accumulate); // mean over pairs, then over images
+
+  // t1, t2 = gt(x1), gt(x2), with no gradient
+  const t = multiCrop(p, state.teacherParameters, state.network, globalViews).logits; // [G·B, K]
+  emitColumnSum(p, t, { tensor: state.centerSum, accumulate: !first });
+  const { probs, entropy } = centeredSoftmax(p, t, state.center, state.scalars.get("teacherTemp"));
+
+  // s1, s2, … = gs(x1), gs(x2), …
+  const s = multiCrop(p, state.studentParameters, state.network, allViews).logits; // [V·B, K]
+
+  // loss = mean over pairs of H(t, s) between different views
+  const { dlogits, losses } = dinoLoss(p, s, probs, {
+    views: c.views,
+    globals: c.globals,
+    images: c.images,
+    temperature: c.studentTemp,
+    gradientScale: scale,
+  });
+  emitSum(p, losses, state.metrics.get("loss"), scale, !first);
+  const rows = c.globals * c.images * c.accumulate;
+  emitSum(p, entropy, state.metrics.get("teacherEntropy"), 1 / rows, !first);
+
+  // loss.backward()
+  differentiate(p, { seeds: [[s, dlogits]], wrt: state.trained(), accumulate: !first });
+  return p;
+}
+
+/** update(gs), gt ← λ·gt + (1 − λ)·gs, C ← m·C + (1 − m)·mean(t). A non-finite loss or gradient freezes all three. */
+function emitUpdate(p: Program, state: DinoState, c: StepConfig): Program {
+  const frozen = state.metrics.get("frozen");
+  gradientNorms(p, state.gradients.flat, state.student.flat, state.segments, state.norms);
+  p.emit({ kind: "checkFinite", in: { x: state.metrics.get("loss") }, out: { flag: frozen }, attrs: {} });
+  p.emit({ kind: "checkFinite", in: { x: state.norms }, out: { flag: frozen }, attrs: {} });
+  optimizerUpdate(p, {
+    param: state.student.flat,
+    grad: state.gradients.flat,
+    first: state.first.flat,
+    second: state.second?.flat,
+    norms: state.norms,
+    groups: state.groups,
+    segments: state.segments,
+    teacher: state.teacher.flat,
+    teacherMomentum: state.scalars.get("teacherMomentum"),
+    frozen,
+  }, {
+    method: state.method,
+    beta1: c.beta1 ?? 0.9,
+    beta2: c.beta2 ?? 0.999,
+    eps: c.eps ?? 1e-8,
+    momentum: c.momentum ?? 0.9,
+    eta: c.eta ?? 0.001,
+  });
+  p.emit({
+    kind: "centerUpdate",
+    in: { sum: state.centerSum, center: state.center, frozen },
+    out: { center: state.center },
+    attrs: { momentum: c.centerMomentum, rows: c.globals * c.images * c.accumulate },
+  });
+  p.emit({
+    kind: "record",
+    in: { values: state.metrics.flat, row: state.scalars.get("ringRow") },
+    out: { ring: state.ring },
+    attrs: {},
+  });
+  return p;
+}
