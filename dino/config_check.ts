@@ -1,5 +1,6 @@
 // A configuration from JSON, checked value by value, value against value, and against the images it will train on.
 
+import { VIT_SIZES } from "../models/vit.ts";
 import { type Config, configFields, defaultConfig, refusedFlags } from "./config.ts";
 import { checkField, type Field, flagOf } from "./field.ts";
 import { nearestName, normalizeFlag } from "./flags.ts";
@@ -42,19 +43,13 @@ export interface Architecture {
   readonly numHeads: number;
 }
 
-const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
-  tiny: { embedDim: 192, depth: 12, numHeads: 3 },
-  small: { embedDim: 384, depth: 12, numHeads: 6 },
-  base: { embedDim: 768, depth: 12, numHeads: 12 },
-};
-
 /**
  * The arch's dimensions with those given besides in their place.
  *
  * @throws {RangeError} if the width cannot be divided among the heads
  */
 export function architectureOf(config: Pick<Config, "arch" | "embedDim" | "depth" | "numHeads">): Architecture {
-  const named = ARCHITECTURES[config.arch.replace(/^(vit|deit)_/, "")];
+  const named = VIT_SIZES[config.arch.replace(/^deit_/, "vit_") as keyof typeof VIT_SIZES]; // DeiT's are the same networks
   const embedDim = config.embedDim ?? named.embedDim;
   const depth = config.depth ?? named.depth;
   const numHeads = config.numHeads ?? named.numHeads;
@@ -136,7 +131,13 @@ export function checkConfig(config: FittedConfig, facts?: ImageFacts): string[] 
 }
 
 function checkModel(config: FittedConfig): void {
-  architectureOf(config);
+  const { embedDim } = architectureOf(config);
+  if (!Number.isInteger(embedDim * config.mlpRatio)) {
+    throw new RangeError(
+      `--mlp-ratio ${config.mlpRatio} times the width of ${embedDim} is not a whole number: ` +
+        `use --mlp-ratio ${Math.max(1, Math.round(config.mlpRatio))}`,
+    );
+  }
   const sizes = [["global", config.globalCropSize]] as [string, number][];
   if (config.localCropsNumber > 0) sizes.push(["local", config.localCropSize]);
   for (const [view, size] of sizes) {

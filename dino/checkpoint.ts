@@ -1,0 +1,179 @@
+// Everything a run needs to go on, in one safetensors file: tensors under their published names, the rest as JSON.
+
+import type { Backend } from "../models/graph/backend.ts";
+import { byteLength, hostArray, rootOf, type Tensor } from "../models/graph/tensor.ts";
+import {
+  type ByteSource,
+  openFileSource,
+  readFloats,
+  readSafetensorsHeader,
+  type SafetensorsHeader,
+  safetensorsSize,
+  type TensorToWrite,
+  writeSafetensors,
+} from "../models/weights/safetensors.ts";
+import type { Config } from "./config.ts";
+import type { KnnRow } from "./events.ts";
+import { RUN_FORMAT } from "./run_folder.ts";
+
+/**
+ * Tensors of a checkpoint by name:
+ * `student.backbone.*`, `student.head.*`, `teacher.*` likewise (batch-norm buffers included),
+ * `optimizer.exp_avg.*` and `optimizer.exp_avg_sq.*` under the student's names, and `center`.
+ */
+export type CheckpointTensors = ReadonlyMap<string, Tensor>;
+
+/** Sums over updates, from which means are logged. */
+export interface Accumulator {
+  readonly count: number;
+  readonly sums: Readonly<Record<string, number>>;
+}
+
+/** What a run remembers besides tensors. */
+export interface TrainingState {
+  readonly format: number;
+  readonly config: Config;
+  readonly data: { readonly name: string; readonly images: number; readonly fingerprint: string };
+  /** What the backend's sums depend on: device, threads, mode and tuned choices. */
+  readonly backend: string;
+  /** Updates made. Epoch and position in it follow, and with the seed every random draw. */
+  readonly step: number;
+  readonly stepsPerEpoch: number;
+  /** Updates each parameter group has had. */
+  readonly optimizerSteps: readonly number[];
+  readonly epochSums: Accumulator;
+  readonly windowSums: Accumulator;
+  /** k-NN of the untrained network and of pixels, and the last of the run, to be told at its end. */
+  readonly knn: readonly KnnRow[];
+  /** Bytes of the log that belong to these updates. */
+  readonly logBytes: number;
+}
+
+const STATE_KEY = "denodino.state";
+
+/** Bytes of the checkpoint, but for the state's few kilobytes. */
+export function checkpointSize(tensors: CheckpointTensors): number {
+  return safetensorsSize([...tensors].map(([name, tensor]) => toWrite(name, tensor, () => new Uint8Array(0))));
+}
+
+/**
+ * Writes a checkpoint atomically.
+ *
+ * @throws whatever the disk throws, such as no space left; the file that was there is intact then
+ */
+export async function writeCheckpoint(
+  path: string,
+  backend: Backend,
+  tensors: CheckpointTensors,
+  state: TrainingState,
+): Promise<number> {
+  // Tensors of one arena are read from the device at once: each reading costs a GPU ten milliseconds.
+  let held: { root: Tensor; data: Float32Array } | undefined;
+  const read = async (tensor: Tensor) => {
+    const root = rootOf(tensor);
+    if (held?.root !== root) held = { root, data: await backend.read(root) as Float32Array };
+    const { data } = held;
+    return new Uint8Array(data.buffer, data.byteOffset + 4 * (tensor.offset ?? 0), byteLength(tensor));
+  };
+  const list = [...tensors].map(([name, tensor]) => toWrite(name, tensor, () => read(tensor)));
+  const metadata = { format: "denodino", [STATE_KEY]: JSON.stringify(state) };
+  await writeSafetensors(path, list, metadata);
+  return safetensorsSize(list, metadata);
+}
+
+function toWrite(name: string, tensor: Tensor, bytes: TensorToWrite["bytes"]): TensorToWrite {
+  if (tensor.dtype !== "f32") throw new TypeError(`checkpoint: ${name} is ${tensor.dtype}, only f32 is kept`);
+  return { name, dtype: "F32", shape: tensor.shape, bytes };
+}
+
+/**
+ * What a checkpoint remembers besides tensors; cheap, so that a run can be judged before a device is opened.
+ *
+ * @throws {SyntaxError} if the file is truncated or is not a checkpoint of ours
+ * @throws {RangeError} if it is of another format version
+ * @throws {Deno.errors.NotFound} if it is not there
+ */
+export async function readTrainingState(path: string): Promise<TrainingState> {
+  const source = await openFileSource(path);
+  try {
+    return stateOf(source, await readSafetensorsHeader(source));
+  } finally {
+    source.close!();
+  }
+}
+
+function stateOf(source: ByteSource, { metadata }: SafetensorsHeader): TrainingState {
+  const text = metadata[STATE_KEY];
+  if (text === undefined) {
+    throw new SyntaxError(`${source.name}: holds weights but no training state: start from it with --init`);
+  }
+  const state = JSON.parse(text) as TrainingState;
+  if (state.format !== RUN_FORMAT) {
+    throw new RangeError(`${source.name}: is of format ${state.format}, this version reads ${RUN_FORMAT}`);
+  }
+  return state;
+}
+
+/**
+ * Reads a checkpoint into the device. Every tensor is checked before the first is written.
+ *
+ * @throws {SyntaxError} if the file is truncated or is not a checkpoint of ours
+ * @throws {RangeError} if it is of another architecture, naming shapes that differ
+ */
+export async function readCheckpoint(
+  path: string,
+  backend: Backend,
+  tensors: CheckpointTensors,
+): Promise<TrainingState> {
+  const source = await openFileSource(path);
+  try {
+    const header = await readSafetensorsHeader(source);
+    const state = stateOf(source, header);
+    const differences = compareShapes(header, tensors);
+    if (differences.length > 0) {
+      throw new RangeError(
+        `${path}: is of another architecture: ${
+          shorten(differences)
+        }: resume with the configuration it was trained with`,
+      );
+    }
+    for (const [root, members] of byRoot(tensors)) {
+      const flat = hostArray(root) as Float32Array;
+      for (const [name, tensor] of members) {
+        flat.set(await readFloats(source, header.tensors.get(name)!), tensor.offset ?? 0);
+      }
+      backend.write(root, flat);
+    }
+    return state;
+  } finally {
+    source.close!();
+  }
+}
+
+/** Sentences on every tensor that is missing, unexpected or of another shape. */
+function compareShapes({ tensors: there }: SafetensorsHeader, here: CheckpointTensors): string[] {
+  const differences: string[] = [];
+  for (const [name, { shape }] of here) {
+    const record = there.get(name);
+    if (!record) differences.push(`${name} [${shape}] is missing`);
+    else if (record.shape.join() !== shape.join()) {
+      differences.push(`${name} is [${record.shape}] there and [${shape}] here`);
+    } else if (record.dtype !== "F32") differences.push(`${name} is ${record.dtype} there and F32 here`);
+  }
+  for (const [name, { shape }] of there) if (!here.has(name)) differences.push(`${name} [${shape}] is not expected`);
+  return differences;
+}
+
+function shorten(sentences: string[], most = 5): string {
+  const shown = sentences.slice(0, most).join("; ");
+  return sentences.length > most ? `${shown}; and ${sentences.length - most} more` : shown;
+}
+
+function byRoot(tensors: CheckpointTensors): Map<Tensor, [string, Tensor][]> {
+  const groups = new Map<Tensor, [string, Tensor][]>();
+  for (const entry of tensors) {
+    const root = rootOf(entry[1]);
+    groups.set(root, [...(groups.get(root) ?? []), entry]);
+  }
+  return groups;
+}

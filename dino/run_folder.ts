@@ -1,0 +1,188 @@
+// A run on disk: what was asked for, the log, and the checkpoints, under one format version.
+
+import { join } from "node:path";
+import { writeTextAtomically } from "../models/weights/atomic_file.ts";
+import type { Config } from "./config.ts";
+import { configFromJson } from "./config_check.ts";
+import type { LogRow } from "./events.ts";
+
+/** Version of the layout of a run folder and of the state inside its checkpoints. */
+export const RUN_FORMAT = 1;
+
+/** What `config.json` holds. */
+export interface RunRecord {
+  readonly format: number;
+  /** Every hyperparameter, crop sizes fitted. */
+  readonly config: Config;
+  /** Of the images: a resumed run must find the same. */
+  readonly data: { readonly name: string; readonly images: number; readonly fingerprint: string };
+  readonly [more: string]: unknown;
+}
+
+const CONFIG = "config.json";
+const LOG = "log.jsonl";
+const LATEST = "latest.safetensors";
+const NUMBERED = /^checkpoint(\d{4,})\.safetensors$/;
+/** What a run writes, and therefore what overwriting it removes. Caches of decoded images stay. */
+const OURS = [CONFIG, LOG, LATEST, "report.html"];
+
+/** A run folder. Nothing is written before {@linkcode RunFolder.create}. */
+export class RunFolder {
+  #log?: Deno.FsFile;
+
+  private constructor(readonly path: string) {}
+
+  /** The checkpoint from which a run resumes. */
+  get latestPath(): string {
+    return join(this.path, LATEST);
+  }
+
+  /** Path of a file in the folder. */
+  file(name: string): string {
+    return join(this.path, name);
+  }
+
+  /** True if the folder holds a run, finished or not. */
+  static async holdsRun(path: string): Promise<boolean> {
+    for await (const name of names(path)) if (name === CONFIG || name === LATEST || NUMBERED.test(name)) return true;
+    return false;
+  }
+
+  /**
+   * Makes the folder of a new run and writes its configuration.
+   *
+   * @param overwrite removes the run that is there
+   * @throws {RangeError} if the folder holds a run and `overwrite` is false; nothing is changed then
+   */
+  static async create(path: string, record: Omit<RunRecord, "format">, overwrite = false): Promise<RunFolder> {
+    if (await RunFolder.holdsRun(path)) {
+      if (!overwrite) throw new RangeError(heldMessage(path));
+      for await (const name of names(path)) {
+        if (OURS.includes(name) || NUMBERED.test(name)) await Deno.remove(join(path, name));
+      }
+    }
+    await Deno.mkdir(path, { recursive: true });
+    const folder = new RunFolder(path);
+    await writeTextAtomically(join(path, CONFIG), JSON.stringify({ format: RUN_FORMAT, ...record }, null, 2) + "\n");
+    folder.#log = await Deno.open(join(path, LOG), { write: true, create: true, truncate: true });
+    return folder;
+  }
+
+  /**
+   * Opens the folder of an earlier run.
+   *
+   * @throws {RangeError} if there is no run, or one of another format version
+   * @throws {SyntaxError} if its configuration cannot be read
+   */
+  static async open(path: string): Promise<{ folder: RunFolder; record: RunRecord }> {
+    let text: string;
+    try {
+      text = await Deno.readTextFile(join(path, CONFIG));
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound) && !(error instanceof Deno.errors.NotADirectory)) throw error;
+      throw new RangeError(`--out ${path}: holds no run to resume: start one without --resume`);
+    }
+    let json: RunRecord;
+    try {
+      json = JSON.parse(text);
+    } catch (error) {
+      throw new SyntaxError(`${join(path, CONFIG)}: is not JSON (${(error as Error).message})`);
+    }
+    if (json?.format !== RUN_FORMAT) {
+      throw new RangeError(
+        `--out ${path}: is a run of format ${json?.format}, this version reads ${RUN_FORMAT}: use the version it was made with`,
+      );
+    }
+    return { folder: new RunFolder(path), record: { ...json, config: configFromJson(json.config) } };
+  }
+
+  /**
+   * Goes on with the log after its first `bytes`: what was written beyond a checkpoint is cut.
+   *
+   * @returns false if the log is shorter than that, and so lacks rows
+   */
+  async continueLog(bytes: number): Promise<boolean> {
+    const file = await Deno.open(join(this.path, LOG), { read: true, write: true, create: true });
+    const { size } = await file.stat();
+    await file.truncate(Math.min(bytes, size));
+    await file.seek(0, Deno.SeekMode.End);
+    this.#log = file;
+    return size >= bytes;
+  }
+
+  /** Rewrites the configuration, for a run that is resumed with another one. */
+  async writeRecord(record: Omit<RunRecord, "format">): Promise<void> {
+    await writeTextAtomically(
+      join(this.path, CONFIG),
+      JSON.stringify({ format: RUN_FORMAT, ...record }, null, 2) + "\n",
+    );
+  }
+
+  /** Appends a row to the log. */
+  async appendLog(row: LogRow): Promise<void> {
+    const bytes = new TextEncoder().encode(JSON.stringify(row) + "\n");
+    for (let done = 0; done < bytes.length;) done += await this.#log!.write(bytes.subarray(done));
+  }
+
+  /** Bytes of the log so far, safely on the disk. */
+  async syncLog(): Promise<number> {
+    await this.#log!.sync();
+    return (await this.#log!.stat()).size;
+  }
+
+  /** Name of the checkpoint that stays after so many epochs. */
+  numberedPath(epochs: number): string {
+    return join(this.path, `checkpoint${String(epochs).padStart(4, "0")}.safetensors`);
+  }
+
+  /** Makes the latest checkpoint stay under the number of its epochs. */
+  async keepLatest(epochs: number): Promise<string> {
+    const path = this.numberedPath(epochs);
+    const part = `${path}.part`;
+    await Deno.remove(part).catch(() => {}); // of a process that was killed
+    try {
+      await Deno.link(this.latestPath, part); // costs no space: the next latest replaces the name, not the bytes
+    } catch {
+      await Deno.copyFile(this.latestPath, part); // file systems without links
+    }
+    await Deno.rename(part, path);
+    return path;
+  }
+
+  /** Removes all but the newest `keep` numbered checkpoints; the latest is not one of them. */
+  async prune(keep: number): Promise<void> {
+    const numbered = (await this.checkpoints()).slice(0, -keep);
+    for (const { path } of numbered) await Deno.remove(path);
+  }
+
+  /** Numbered checkpoints, oldest first. */
+  async checkpoints(): Promise<{ epochs: number; path: string }[]> {
+    const found: { epochs: number; path: string }[] = [];
+    for await (const name of names(this.path)) {
+      const match = NUMBERED.exec(name);
+      if (match) found.push({ epochs: Number(match[1]), path: join(this.path, name) });
+    }
+    return found.sort((a, b) => a.epochs - b.epochs);
+  }
+
+  /** Ends writing. */
+  close(): void {
+    this.#log?.close();
+    this.#log = undefined;
+  }
+}
+
+/** What to do about a folder that is taken. */
+export function heldMessage(path: string): string {
+  return `--out ${path}: holds another run: continue it with --resume, replace it with --overwrite, or choose another folder`;
+}
+
+async function* names(path: string): AsyncGenerator<string> {
+  try {
+    for await (const entry of Deno.readDir(path)) if (entry.isFile) yield entry.name;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    if (error instanceof Deno.errors.NotADirectory) throw new RangeError(`--out ${path}: is a file: choose a folder`);
+    throw error;
+  }
+}
