@@ -54,7 +54,9 @@ export async function openCifar(
       const other = split === "train" ? "test" : "train";
       const others = names.filter((name) => layout.files(other).test(name));
       if (others.length > 0) {
-        throw new RangeError(`${directory}: ${layout.name} without its ${split} files: there is only ${others.join(", ")}`);
+        throw new RangeError(
+          `${directory}: ${layout.name} without its ${split} files: there is only ${others.join(", ")}`,
+        );
       }
     }
   }
@@ -92,7 +94,9 @@ async function read(
     for (let at = 0; at < bytes.length && i < length; at += record, i++) {
       const label = bytes[at + layout.labelBytes - 1];
       if (label >= layout.classes) {
-        throw new SyntaxError(`${directory}/${names[f]}: label ${label} at byte ${at}: ${layout.name} has 0 … ${layout.classes - 1}`);
+        throw new SyntaxError(
+          `${directory}/${names[f]}: label ${label} at byte ${at}: ${layout.name} has 0 … ${layout.classes - 1}`,
+        );
       }
       labels[i] = label;
       const planes = at + layout.labelBytes, to = i * 3 * PLANE;
@@ -113,7 +117,13 @@ async function read(
     classNames: await classNames(`${directory}/${layout.namesFile}`, layout.classes),
     id: (i) => `${split}/${i}`,
     pad,
-    locator: { kind: "raw", path: await Deno.realPath(folder), split, limit: limit === Infinity ? undefined : limit, pad },
+    locator: {
+      kind: "raw",
+      path: await Deno.realPath(folder),
+      split,
+      limit: limit === Infinity ? undefined : limit,
+      pad,
+    },
   });
 }
 

@@ -86,6 +86,10 @@ export interface EncodedDataset {
   readonly length: number;
   readonly labels?: Int32Array<ArrayBuffer>;
   readonly classNames?: readonly string[];
+  /** Parts that could not be read at all: an archive cut off behind these images. */
+  readonly damage?: readonly SkippedImage[];
+  /** The order in which reading is cheap, where it matters. */
+  readonly readOrder?: Uint32Array<ArrayBuffer>;
   entry(i: number): EncodedEntry;
   /** The encoded bytes of image `i`. */
   read(i: number): Promise<Uint8Array<ArrayBuffer>>;

@@ -56,7 +56,9 @@ export async function openIdx(
   return idxPixels({
     name: `${images.replace(/[-._]?images?[-._].*$/i, "") || images} (IDX)`,
     images: await readIdx(await Deno.readFile(directory + images), directory + images),
-    labels: labels === undefined ? undefined : await readIdx(await Deno.readFile(directory + labels), directory + labels),
+    labels: labels === undefined
+      ? undefined
+      : await readIdx(await Deno.readFile(directory + labels), directory + labels),
     limit,
     pad,
     locator: location,
@@ -80,10 +82,14 @@ export function idxPixels(parts: {
   const { name, images, labels, pad, locator } = parts;
   const [count, height, width, channels = 1] = images.dims;
   if (images.dims.length < 3 || !(channels === 1 || channels === 3) || count * height * width === 0) {
-    throw new SyntaxError(`${name}: images of shape [${images.dims}]: expected [n, height, width] or [n, height, width, 3]`);
+    throw new SyntaxError(
+      `${name}: images of shape [${images.dims}]: expected [n, height, width] or [n, height, width, 3]`,
+    );
   }
   if (labels && (labels.dims.length !== 1 || labels.dims[0] !== count)) {
-    throw new SyntaxError(`${name}: ${count} images but labels of shape [${labels.dims}]: the two files do not belong together`);
+    throw new SyntaxError(
+      `${name}: ${count} images but labels of shape [${labels.dims}]: the two files do not belong together`,
+    );
   }
   const length = Math.min(count, parts.limit ?? Infinity);
   // The number of classes comes from all labels, so that it does not depend on the limit.

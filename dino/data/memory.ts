@@ -31,7 +31,9 @@ export function pixelsFromMemory(images: MemoryImages): PixelSource {
   const bytes = height * width * channels;
   const length = data.length / bytes;
   if (!Number.isInteger(length)) {
-    throw new RangeError(`pixelsFromMemory: ${data.length} bytes are not a whole number of ${height}×${width}×${channels}`);
+    throw new RangeError(
+      `pixelsFromMemory: ${data.length} bytes are not a whole number of ${height}×${width}×${channels}`,
+    );
   }
   if (labels && labels.length !== length) {
     throw new RangeError(`pixelsFromMemory: ${labels.length} labels for ${length} images`);

@@ -1,11 +1,19 @@
 // Opens a path as pixels, whatever it holds: the one call that training and evaluation make.
 
-import type { DataEvent, PixelLocator, PixelSource, Split } from "./dataset.ts";
+import { isArchiveName, openArchive } from "./archive.ts";
+import { decodeDataset } from "./cache.ts";
+import { openCifar } from "./cifar.ts";
+import type { DataEvent, EncodedDataset, PixelLocator, PixelSource, Split } from "./dataset.ts";
 import type { Decoder } from "./decoder.ts";
+import { openFolder } from "./folder.ts";
+import { isIdxImageName, openIdx } from "./idx.ts";
+import { isListName, openList } from "./list.ts";
+import { loadSample } from "./sample.ts";
+import { openView } from "./view.ts";
 
 /** How `openPixels` reads a path. */
 export interface OpenOptions {
-  /** Which half of CIFAR, MNIST and the like. Default "train". */
+  /** Which half of a data set that ships in two. Default "train". */
   split?: Split;
   /** Take the first N images only. */
   limit?: number;
@@ -15,12 +23,14 @@ export interface OpenOptions {
   pad?: number;
   /** Where decoded images are kept. Without it they are kept in memory, up to `budget`. */
   cacheDirectory?: string;
-  /** "auto": the original size while it fits `budget`, else the shorter side at 2 × `crop`; or one of the two, or a number. */
+  /** "auto": the original size while it fits `budget`, else the shorter side at 2 × `crop`; or one of the two, as a number of pixels. */
   cacheSize?: "auto" | "original" | number;
   /** Largest crop that will be taken, in pixels. Default 224. */
   crop?: number;
   /** Bytes that decoded images may take. Default 20 GB on disk, 2 GB in memory. */
   budget?: number;
+  /** Try images again that could not be read before. */
+  retry?: boolean;
   /** Default: sharp in this process. */
   decoder?: Decoder;
   onEvent?: (event: DataEvent) => void;
@@ -33,13 +43,90 @@ export interface OpenOptions {
  * Folders, lists and archives are decoded once, into a cache that later calls and other processes read.
  *
  * @throws {Deno.errors.NotFound} if the path does not exist
- * @throws {RangeError} if it holds no readable image
+ * @throws {RangeError} if it holds no readable image, or is of no known kind
+ * @throws {SyntaxError} if a file of the data set is damaged
  */
-export function openPixels(_path: string, _options: OpenOptions = {}): Promise<PixelSource> {
-  throw new Error("openPixels: under construction");
+export async function openPixels(path: string, options: OpenOptions = {}): Promise<PixelSource> {
+  const { split = "train", limit, pad, crop = 224, onEvent = () => {}, cacheSize } = options;
+  checkCount("limit", limit);
+  checkCount("cacheSize", typeof cacheSize === "number" ? cacheSize : undefined);
+  const found = await find(path, split, limit, pad);
+  onEvent({
+    type: "found",
+    name: found.name,
+    kind: "kind" in found ? found.kind : "raw",
+    images: found.length,
+    classes: found.classNames?.length ?? 0,
+  });
+  if (!("kind" in found)) return found;
+  try {
+    return await decodeDataset(found, {
+      directory: options.cacheDirectory,
+      size: cacheSize,
+      fallbackSide: 2 * crop,
+      budget: options.budget,
+      exif: options.exif,
+      retry: options.retry,
+      decoder: options.decoder,
+      onEvent,
+      signal: options.signal,
+    });
+  } finally {
+    found.close();
+  }
 }
 
-/** Opens what `source.locator` of another process names; decodes nothing. */
-export function reopenPixels(_locator: PixelLocator): Promise<PixelSource> {
-  throw new Error("reopenPixels: under construction");
+/**
+ * Opens what `source.locator` says, in this or another process; decodes nothing.
+ *
+ * @throws {TypeError} for pixels that live in the memory of one process
+ */
+export async function reopenPixels(locator: PixelLocator): Promise<PixelSource> {
+  switch (locator.kind) {
+    case "raw":
+      return await openRaw(locator.path, locator.split, locator.limit, locator.pad) ?? unknownKind(locator.path);
+    case "packed":
+      return await openView(locator.view);
+    case "sample":
+      return await loadSample(locator.split, locator.limit);
+    case "memory":
+      throw new TypeError(
+        "reopenPixels: these pixels are in the memory of another process: open them with a cache folder",
+      );
+  }
+}
+
+async function find(path: string, split: Split, limit?: number, pad?: number): Promise<PixelSource | EncodedDataset> {
+  let stat: Deno.FileInfo;
+  try {
+    stat = await Deno.stat(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new Deno.errors.NotFound(`${path}: no such file or folder: name a folder of images, a list, or an archive`);
+  }
+  const raw = await openRaw(path, split, limit, pad);
+  if (raw) return raw;
+  if (stat.isDirectory) return await openFolder(path, split, limit);
+  if (isArchiveName(path)) return await openArchive(path, split, limit);
+  if (isListName(path)) return await openList(path, limit);
+  return unknownKind(path);
+}
+
+async function openRaw(path: string, split: Split, limit?: number, pad?: number): Promise<PixelSource | undefined> {
+  if ((await Deno.stat(path)).isDirectory) {
+    return await openCifar(path, split, limit, pad) ?? await openIdx(path, split, limit, pad);
+  }
+  if (isIdxImageName(path)) return await openIdx(path, split, limit, pad);
+}
+
+function unknownKind(path: string): never {
+  throw new RangeError(
+    `${path}: not a data set: name a folder of images, a list (.txt, .csv, .tsv, .lst), an archive (.tar, .tar.gz, .zip), ` +
+      "a folder of CIFAR-10 or CIFAR-100 (binary version), or MNIST files (…-images-idx3-ubyte, .gz or not)",
+  );
+}
+
+function checkCount(name: string, value: number | undefined): void {
+  if (value === undefined || (Number.isInteger(value) && value > 0)) return;
+  throw new RangeError(`openPixels: ${name} is ${value}: use a whole number above 0`);
 }

@@ -1,0 +1,248 @@
+// Decodes a data set once, into packs that later runs and other processes read.
+
+import { createHash } from "node:crypto";
+import type { DataEvent, EncodedDataset, EncodedEntry, PixelSource, SkippedImage } from "./dataset.ts";
+import { createDecoder } from "./decode.ts";
+import type { Decoder } from "./decoder.ts";
+import { pixelsFromList } from "./memory.ts";
+import { type PackRecord, PackWriter, readIndexes } from "./packs.ts";
+import { openView, writeView } from "./view.ts";
+
+/** Bytes that decoded images may take where nothing else is said: on disk, and without a cache folder in memory. */
+export const DEFAULT_DISK_BUDGET = 20e9;
+export const DEFAULT_MEMORY_BUDGET = 2e9;
+
+/** An estimate from some images may be off by this factor before the decision made by it is taken back. */
+const ESTIMATE_SLACK = 1.25;
+const ESTIMATE_IMAGES = 256;
+const PROGRESS_MS = 50;
+
+/** How a data set is decoded and kept. */
+export interface CacheOptions {
+  /** Without it, pixels are kept in memory. */
+  directory?: string;
+  /** "auto": the original size while it fits the budget, else `fallbackSide`; or one of the two. */
+  size?: "auto" | "original" | number;
+  /** Shorter side to shrink to when the budget does not suffice. Default 448: two crops of 224. */
+  fallbackSide?: number;
+  budget?: number;
+  exif?: boolean;
+  /** Decode images again that failed before; without it they stay skipped while their file is the same. */
+  retry?: boolean;
+  decoder?: Decoder;
+  onEvent?: (event: DataEvent) => void;
+  signal?: AbortSignal;
+}
+
+/**
+ * Decodes what the cache does not hold yet and opens the whole as pixels. Unreadable images are left out, and reported.
+ *
+ * Interrupted, it keeps what it has; called again, it goes on from there.
+ *
+ * @throws {RangeError} if no image can be read, or the pixels do not fit in memory
+ */
+export async function decodeDataset(dataset: EncodedDataset, options: CacheOptions = {}): Promise<PixelSource> {
+  const { onEvent = () => {}, directory } = options;
+  const decoder = options.decoder ?? createDecoder();
+  const run: Run = {
+    dataset,
+    options,
+    onEvent,
+    decoder,
+    exif: options.exif ?? true,
+    budget: options.budget ?? (directory === undefined ? DEFAULT_MEMORY_BUDGET : DEFAULT_DISK_BUDGET),
+    known: directory === undefined ? new Map() : await readIndexes(directory),
+  };
+  try {
+    const { side, bytes } = await chooseSize(run);
+    const fallback = options.fallbackSide ?? 448;
+    const taken = await decodeAll(run, side, bytes, (options.size ?? "auto") === "auto" && side === null);
+    return taken ?? (await decodeAll(run, fallback, NaN, false))!;
+  } finally {
+    if (!options.decoder) await decoder.close();
+  }
+}
+
+interface Run {
+  dataset: EncodedDataset;
+  options: CacheOptions;
+  onEvent: (event: DataEvent) => void;
+  decoder: Decoder;
+  exif: boolean;
+  budget: number;
+  known: Map<string, PackRecord>;
+}
+
+/** The shorter side to shrink to, or null for the original size, and the bytes that this will take, estimated. */
+async function chooseSize(run: Run): Promise<{ side: number | null; bytes: number }> {
+  const { size = "auto", fallbackSide = 448 } = run.options;
+  const sizes = await sampleSizes(run);
+  const estimate = (side: number | null) => {
+    let bytes = 0;
+    for (const { height, width } of sizes) {
+      const scale = side === null ? 1 : Math.min(1, side / Math.min(height, width));
+      bytes += Math.round(height * scale) * Math.round(width * scale) * 3;
+    }
+    return sizes.length === 0 ? 0 : bytes / sizes.length * run.dataset.length;
+  };
+  const side = typeof size === "number"
+    ? size
+    : size === "original" || estimate(null) <= run.budget
+    ? null
+    : fallbackSide;
+  return { side, bytes: Math.round(estimate(side)) };
+}
+
+/** Original sizes of some images, evenly spaced: from the cache where it knows, else from their headers. */
+async function sampleSizes(run: Run): Promise<{ height: number; width: number }[]> {
+  const { dataset, exif, known, decoder } = run;
+  const count = Math.min(ESTIMATE_IMAGES, dataset.length);
+  let wanted = Array.from({ length: count }, (_, n) => Math.floor(n * dataset.length / count));
+  if (dataset.readOrder) wanted = wanted.map((i) => dataset.readOrder![i]);
+  const sizes: { height: number; width: number }[] = [];
+  await inParallel(decoder.parallel, count, run.options.signal, async (n) => {
+    const entry = dataset.entry(wanted[n]);
+    const record = known.get(cacheKey(entry, null, exif));
+    if (record) {
+      if ("pack" in record) sizes.push(record);
+      return;
+    }
+    try {
+      sizes.push(await decoder.measure(entry.path ?? await dataset.read(wanted[n]), { exif }));
+    } catch { /* unreadable: reported when it is decoded */ }
+  });
+  return sizes;
+}
+
+/** Decodes everything at one size; undefined if `giveUp` and the budget turns out to be exceeded. */
+async function decodeAll(
+  run: Run,
+  side: number | null,
+  bytes: number,
+  giveUp: boolean,
+): Promise<PixelSource | undefined> {
+  const { dataset, options, onEvent, decoder, exif, known, budget } = run;
+  const { directory, retry = false, signal } = options;
+  const keys = Array.from({ length: dataset.length }, (_, i) => cacheKey(dataset.entry(i), side, exif));
+  const isKnown = (key: string) => known.has(key) && !(retry && "reason" in known.get(key)!);
+  const order = Array.from({ length: dataset.length }, (_, n) => dataset.readOrder?.[n] ?? n)
+    .filter((i) => !isKnown(keys[i]));
+  onEvent({
+    type: "cache",
+    directory: directory ?? null,
+    shorterSide: side,
+    bytes,
+    budget,
+    cached: dataset.length - order.length,
+  });
+
+  const results: (PackRecord | MemoryImage)[] = new Array(dataset.length);
+  const skipped: SkippedImage[] = [...dataset.damage ?? []];
+  for (const { id, reason } of skipped) onEvent({ type: "skipped", id, reason });
+  let done = 0, failed = skipped.length, total = 0, reported = 0;
+  const settle = (i: number, result: PackRecord | MemoryImage) => {
+    results[i] = result;
+    done++;
+    if ("reason" in result) {
+      failed++;
+      onEvent({ type: "skipped", id: dataset.entry(i).id, reason: result.reason });
+    } else total += result.height * result.width * 3;
+    if (performance.now() - reported < PROGRESS_MS && done < dataset.length) return;
+    reported = performance.now();
+    onEvent({ type: "progress", done, total: dataset.length, skipped: failed });
+  };
+  for (const [i, key] of keys.entries()) if (isKnown(key)) settle(i, known.get(key)!);
+
+  const tooMuch = () => total > budget * (directory === undefined ? 1 : ESTIMATE_SLACK);
+  const writer = directory === undefined ? undefined : new PackWriter(directory);
+  try {
+    await inParallel(decoder.parallel + 1, order.length, signal, async (n) => {
+      if (giveUp && tooMuch()) return;
+      const i = order[n];
+      const image = await decodeOne(run, i, side);
+      if (!writer && tooMuch()) throw new RangeError(memoryMessage(dataset, total, budget));
+      settle(i, writer ? await writer.append(keys[i], image) : image);
+    });
+  } catch (error) {
+    throw isFullDisk(error) ? fullDisk(error, directory!, done) : error;
+  } finally {
+    await writer?.close();
+  }
+  if (giveUp && tooMuch()) return;
+
+  const kept = results.flatMap((result, i) => {
+    if (!("reason" in result)) return [i];
+    skipped.push({ id: dataset.entry(i).id, reason: result.reason });
+    return [];
+  });
+  if (kept.length === 0) {
+    const [first] = skipped;
+    throw new RangeError(
+      `${dataset.name}: none of its ${dataset.length} images can be read (${first.id}: ${first.reason})`,
+    );
+  }
+  const set = {
+    name: dataset.name,
+    labels: dataset.labels && Int32Array.from(kept, (i) => dataset.labels![i]),
+    classNames: dataset.classNames,
+    skipped,
+  };
+  const images = kept.map((i) => ({ ...results[i], id: dataset.entry(i).id, bytes: dataset.entry(i).bytes }));
+  if (directory === undefined) return pixelsFromList({ ...set, images: images as MemoryImage[] });
+  return await openView(await writeView(directory, { ...set, images: images as never }));
+}
+
+type MemoryImage = { pixels: Uint8Array; height: number; width: number; id: string };
+
+async function decodeOne(run: Run, i: number, side: number | null): Promise<MemoryImage | { reason: string }> {
+  const { dataset, decoder, exif } = run;
+  const { id, path } = dataset.entry(i);
+  try {
+    const image = await decoder.decode(path ?? await dataset.read(i), { exif, shorterSide: side ?? undefined });
+    return { ...image, id };
+  } catch (error) {
+    return { reason: (error as Error).message };
+  }
+}
+
+/** Path, size, time and how it is decoded, in 22 characters. */
+function cacheKey({ key, bytes, mtime }: EncodedEntry, side: number | null, exif: boolean): string {
+  const hash = createHash("sha256").update(`${key}\0${bytes}\0${mtime}\0${side ?? "original"}\0${exif}`);
+  return hash.digest("base64url").slice(0, 22);
+}
+
+/** Runs `work` for 0 … count − 1, some at a time; the first failure, or the signal, stops the rest. */
+async function inParallel(
+  parallel: number,
+  count: number,
+  signal: AbortSignal | undefined,
+  work: (n: number) => Promise<void>,
+): Promise<void> {
+  let next = 0;
+  let failed = false;
+  const runners = Array.from({ length: Math.min(parallel, count) }, async () => {
+    while (next < count && !failed) {
+      signal?.throwIfAborted();
+      await work(next++).catch((error) => {
+        failed = true;
+        throw error;
+      });
+    }
+  });
+  const results = await Promise.allSettled(runners);
+  for (const result of results) if (result.status === "rejected") throw result.reason;
+}
+
+const isFullDisk = (error: unknown) =>
+  error instanceof Error &&
+  ((error as { code?: string }).code === "ENOSPC" || /ENOSPC|no space left/i.test(error.message));
+
+const fullDisk = (error: unknown, directory: string, done: number) =>
+  new Error(
+    `${directory}: the disk is full after ${done} decoded images: use a smaller --cache-size, or --cache-dir on another disk`,
+    { cause: error },
+  );
+
+const memoryMessage = (dataset: EncodedDataset, bytes: number, budget: number) =>
+  `${dataset.name}: its pixels take more than ${budget} bytes (${bytes} so far): ` +
+  "give a cache folder, a larger budget, or a number as the cache size";
