@@ -9,6 +9,7 @@ import * as tokens from "./tokens.ts";
 import * as loss from "./dino_loss.ts";
 import * as optimizer from "./optimizer.ts";
 import { type TopKOp, topKRule } from "./neighbours.ts";
+import { type AugmentOp, augmentRule } from "./augment.ts";
 import type { OpRule } from "./rule.ts";
 
 /** Any operation. Backends switch on `kind`. */
@@ -47,7 +48,8 @@ export type Op =
   | optimizer.EmaOp
   | optimizer.CheckFiniteOp
   | optimizer.RecordOp
-  | TopKOp;
+  | TopKOp
+  | AugmentOp;
 
 /** The names of the operations. */
 export type OpKind = Op["kind"];
@@ -91,6 +93,7 @@ const rules: { [K in OpKind]: OpRule<OpOf<K>> } = {
   checkFinite: optimizer.checkFiniteRule,
   record: optimizer.recordRule,
   topK: topKRule,
+  augment: augmentRule,
 };
 
 /** The rules of an operation, whatever its kind. */
