@@ -251,6 +251,7 @@ export class CropPlanner {
       throw new RangeError(`augment: ${adjustments.length} adjustments, a crop takes at most ${MAX_ADJUSTMENTS}`);
     }
     let contrastAt = adjustments.length;
+    table.fill(0, record + RECORD.kinds, record + RECORD.factors + MAX_ADJUSTMENTS); // nothing of the batch before
     for (let k = 0; k < adjustments.length; k++) {
       const { kind, factor } = adjustments[k];
       if (!Number.isFinite(factor)) throw new RangeError(`augment: ${kind} factor ${factor} is not a finite number`);
