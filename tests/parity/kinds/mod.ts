@@ -1,0 +1,31 @@
+// Which function checks which kind of golden case.
+import type { Backend } from "../../../models/graph/backend.ts";
+import type { GoldenCase } from "../golden_case.ts";
+import { augment } from "./augment.ts";
+import { dinoHeadKind, dinoLossKind } from "./head_and_loss.ts";
+import { interpolation } from "./interpolation.ts";
+import { knn } from "./knn.ts";
+import { optimizers, schedules, trainSteps } from "./training.ts";
+import { multicrop, vitBackward, vitForward } from "./vit.ts";
+
+/** How a kind is checked. */
+export interface Kind {
+  readonly run: (golden: GoldenCase, backend: Backend) => Promise<void>;
+  /** Set for kinds that compute on the host whatever the backend. */
+  readonly host?: true;
+}
+
+/** Every kind that is known. */
+export const KINDS: Readonly<Record<string, Kind>> = {
+  vit_forward: { run: vitForward },
+  vit_backward: { run: vitBackward },
+  dino_head: { run: dinoHeadKind },
+  dino_loss: { run: dinoLossKind },
+  multicrop: { run: multicrop },
+  train_steps: { run: trainSteps },
+  optimizers: { run: optimizers },
+  schedules: { run: (golden) => schedules(golden), host: true },
+  interpolation: { run: interpolation },
+  augment: { run: augment },
+  knn: { run: knn },
+};
