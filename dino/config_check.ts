@@ -106,12 +106,6 @@ export function fitConfig(config: Config, facts: ImageFacts, notices: string[] =
   return { ...config, globalCropSize, localCropSize };
 }
 
-/** Range of the blur's sigma in pixels of the crop, the same for global and local crops as in the reference. */
-export function blurSigmaOf(config: FittedConfig): readonly [number, number] {
-  const scale = config.scaleBlur ? config.globalCropSize / REFERENCE_GLOBAL : 1;
-  return [config.blurSigma[0] * scale, config.blurSigma[1] * scale];
-}
-
 /**
  * Checks every value, and the values against each other and against the images.
  *

@@ -1,0 +1,113 @@
+// Brings a part of a batch to the device as 8-bit pixels and crop tables, which the step's own kernels augment.
+
+import type { Backend } from "../models/graph/backend.ts";
+import { augment, type AugmentTensors, pixelBuffer, pixelRoom } from "../models/graph/ops/augment.ts";
+import type { Program } from "../models/graph/program.ts";
+import type { Tensor } from "../models/graph/tensor.ts";
+import type { FittedConfig } from "./config_check.ts";
+import type { PixelBatch, PixelSource } from "./data/dataset.ts";
+import { MultiCropPlanner } from "./data/multicrop.ts";
+import { DropPath } from "./drop_path.ts";
+import type { CropSource } from "./step.ts";
+
+/** Extremes of a data set, for which room is made once. */
+export interface PixelExtremes {
+  /** Longest side of any image, in pixels. */
+  readonly longestSide: number;
+  /** Bytes of the largest batches: entry n − 1 is what the n largest images take. */
+  batchBytes(images: number): number;
+}
+
+/** Looks at the size of every image. */
+export function pixelExtremes(...sources: readonly PixelSource[]): PixelExtremes {
+  const bytes: number[] = [];
+  let longestSide = 1;
+  for (const source of sources) {
+    for (let i = 0; i < source.length; i++) {
+      const { height, width } = source.size(i);
+      bytes.push(Math.ceil(height * width * 3 / 4) * 4); // images begin at multiples of 4 bytes
+      longestSide = Math.max(longestSide, height, width);
+    }
+  }
+  bytes.sort((a, b) => b - a);
+  return {
+    longestSide,
+    batchBytes(images) {
+      let sum = 0;
+      // An index may occur twice in a batch, so a small data set can still fill it with its largest image.
+      for (let i = 0; i < images; i++) sum += bytes[Math.min(i, bytes.length - 1)];
+      return sum;
+    },
+  };
+}
+
+/** The inputs of one part of a batch, and the operations that make crops of them. */
+export class CropFeed {
+  readonly #pixels: Tensor;
+  readonly #planner: MultiCropPlanner;
+  readonly #dropPath: DropPath;
+  /** Tables of each program that was written: the first part's, and the later parts'. */
+  readonly #emitted: AugmentTensors[][] = [];
+
+  /** @param images of one part of a batch */
+  constructor(readonly config: FittedConfig, depth: number, readonly images: number, extremes: PixelExtremes) {
+    this.#pixels = pixelBuffer(extremes.batchBytes(images));
+    this.#planner = new MultiCropPlanner(config, config.seed, images, extremes.longestSide);
+    this.#dropPath = new DropPath(config.dropPathRate, depth, this.#planner.groups, images, config.seed);
+  }
+
+  /** Emits the augmentation; to be handed to `stepPrograms`. */
+  readonly source: CropSource = (p: Program) => {
+    const { patchSize, mean, std } = this.config;
+    const emitted: AugmentTensors[] = [];
+    const student = this.#planner.groups.map((group, g) => {
+      const made = augment(p, this.#pixels, group.planner.capacity, patchSize, { mean, deviation: std });
+      emitted.push(made);
+      return {
+        patches: made.crops,
+        images: group.views * this.images,
+        height: group.size,
+        width: group.size,
+        dropPath: (block: number, branch: 0 | 1) => this.#dropPath.factors(g, block, branch),
+      };
+    });
+    this.#emitted.push(emitted);
+    const { dropPath: _, ...globals } = student[0];
+    return { teacher: [globals], student };
+  };
+
+  /** Views of an image. */
+  get views(): number {
+    return this.#planner.groups.reduce((sum, group) => sum + group.views, 0);
+  }
+
+  /**
+   * Draws the crops of a part, on the host alone: may run while the device works.
+   *
+   * @param indices of the images in the data set
+   */
+  plan(batch: PixelBatch, indices: ArrayLike<number>, epoch: number): void {
+    this.#planner.plan(batch.table, indices, epoch, pixelRoom(this.#pixels));
+  }
+
+  /**
+   * Sends pixels, tables of the last {@linkcode plan} and drop-path factors.
+   *
+   * @param part of the batch, from 0
+   */
+  write(backend: Backend, batch: PixelBatch, step: number, part: number): void {
+    backend.write(this.#pixels, batch.pixels);
+    const tables = this.#emitted[Math.min(part, this.#emitted.length - 1)];
+    this.#planner.groups.forEach(({ planner, tapWords }, g) => {
+      backend.write(tables[g].table, planner.table);
+      backend.write(tables[g].taps, planner.taps.subarray(0, tapWords));
+    });
+    this.#dropPath.write(backend, step, part * this.images);
+  }
+
+  /** Everything that is written by the host, to be freed. */
+  tensors(): Tensor[] {
+    const tables = this.#emitted.flat().flatMap(({ table, taps, levels }) => [table, taps, levels]);
+    return [this.#pixels, this.#dropPath.tensor, ...tables];
+  }
+}

@@ -1,0 +1,101 @@
+// k-NN of networks and of plain pixels on a split, with everything compiled once for many evaluations.
+
+import type { Backend } from "../../models/graph/backend.ts";
+import { augmentToLevels, type Normalization, pixelBuffer, pixelRoom } from "../../models/graph/ops/augment.ts";
+import { Program } from "../../models/graph/program.ts";
+import { CropPlanner } from "../../models/image/crop.ts";
+import type { Parameters, VitConfig } from "../../models/vit.ts";
+import { pixelExtremes } from "../crop_feed.ts";
+import { cropCapacity } from "../data/multicrop.ts";
+import { prefetch } from "../data/prefetch.ts";
+import { deviceSearch } from "./device_neighbours.ts";
+import { centralCrop, FeatureExtractor, fullBatches } from "./features.ts";
+import { evaluateKnn, type KnnResult, type LabelledFeatures } from "./knn.ts";
+import type { EvaluationSplit, LabelledImages } from "./splits.ts";
+
+/** How networks are evaluated. */
+export interface KnnEvaluationOptions {
+  readonly backbone: VitConfig;
+  readonly cropSize: number;
+  readonly normalization: Normalization;
+  /** Images of one pass. */
+  readonly batch: number;
+  readonly ks: readonly number[];
+  readonly temperature: number;
+}
+
+/** Evaluates networks of one architecture on one split. */
+export class KnnEvaluation {
+  readonly #extractors = new Map<Parameters, FeatureExtractor>();
+
+  constructor(readonly backend: Backend, readonly split: EvaluationSplit, readonly options: KnnEvaluationOptions) {}
+
+  /** Accuracies with the parameters as they are on the device now. */
+  async run(parameters: Parameters, signal?: AbortSignal): Promise<KnnResult> {
+    const { train, test } = this.split;
+    let extractor = this.#extractors.get(parameters);
+    if (!extractor) {
+      const sources = [...new Set([train.source, test.source])];
+      extractor = await FeatureExtractor.create(this.backend, parameters, { ...this.options, sources });
+      this.#extractors.set(parameters, extractor);
+    }
+    const features = async ({ source, indices, labels }: LabelledImages) => ({
+      features: await extractor.extract(source, indices, signal),
+      labels,
+      dim: this.options.backbone.embedDim,
+    });
+    return await this.#vote(await features(train), await features(test));
+  }
+
+  /** Accuracies of the pixels themselves, cropped as for a network; large images are made small first. */
+  async runPixels(side: number = Math.min(this.options.cropSize, PIXEL_SIDE)): Promise<KnnResult> {
+    const { train, test } = this.split;
+    return await this.#vote(
+      await pixelFeatures(this.backend, train, side),
+      await pixelFeatures(this.backend, test, side),
+    );
+  }
+
+  async #vote(train: LabelledFeatures, test: LabelledFeatures): Promise<KnnResult> {
+    const { ks, temperature } = this.options;
+    return await evaluateKnn(train, test, { ks, temperature, search: deviceSearch(this.backend) });
+  }
+
+  /** Frees the compiled networks. */
+  dispose(): void {
+    for (const extractor of this.#extractors.values()) extractor.dispose();
+    this.#extractors.clear();
+  }
+}
+
+/** Side at which plain pixels are compared: about the size of the images on which that is a serious baseline. */
+export const PIXEL_SIDE = 32;
+
+async function pixelFeatures(backend: Backend, { source, indices, labels }: LabelledImages, side: number) {
+  const batch = Math.min(64, indices.length);
+  const extremes = pixelExtremes(source);
+  const planner = new CropPlanner(cropCapacity(side, batch, extremes.longestSide));
+  const pixels = pixelBuffer(extremes.batchBytes(batch));
+  const program = new Program("pixels");
+  const made = augmentToLevels(program, pixels, planner.capacity);
+  const executable = await backend.compile(program);
+  const dim = side * side * 3;
+  const features = new Float32Array(indices.length * dim);
+  let done = 0;
+  for await (const read of prefetch(source, fullBatches(indices, batch))) {
+    const { table } = read;
+    const crops = Array.from({ length: batch }, (_, i) => centralCrop(i, table[3 * i + 1], table[3 * i + 2], side));
+    const words = planner.plan(table, pixelRoom(pixels), crops);
+    backend.write(pixels, read.pixels);
+    backend.write(made.table, planner.table);
+    backend.write(made.taps, planner.taps.subarray(0, words));
+    await executable.run();
+    const levels = await backend.read(made.crops) as Float32Array;
+    const count = Math.min(batch, indices.length - done);
+    features.set(levels.subarray(0, count * dim), done * dim);
+    done += count;
+  }
+  executable.dispose();
+  backend.free(pixels, made.table, made.taps, made.levels, made.crops);
+  return { features, labels, dim };
+}

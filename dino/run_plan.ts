@@ -1,0 +1,169 @@
+// What a configuration and a data set amount to: the network, the number of updates, the programs and their memory.
+
+import { planMemory } from "../models/graph/plan.ts";
+import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
+import { byteLength } from "../models/graph/tensor.ts";
+import type { NetworkConfig } from "../models/dino_network.ts";
+import { headConfig } from "../models/dino_head.ts";
+import { vitConfig } from "../models/vit.ts";
+import type { Config } from "./config.ts";
+import { architectureOf, checkConfig, fitConfig, type FittedConfig, type ImageFacts } from "./config_check.ts";
+import { CropFeed, type PixelExtremes, pixelExtremes } from "./crop_feed.ts";
+import { GLOBAL_VIEWS } from "./data/multicrop.ts";
+import type { PixelSource } from "./data/dataset.ts";
+import { DinoState } from "./state.ts";
+import { type StepPrograms, stepPrograms } from "./step.ts";
+
+/** A run before it starts. Making one touches no device and writes nothing. */
+export interface RunPlan {
+  readonly config: FittedConfig;
+  readonly network: NetworkConfig;
+  readonly facts: ImageFacts;
+  readonly extremes: PixelExtremes;
+  /** Images over batch size, rounded down: what does not fill a batch waits for another epoch's order. */
+  readonly stepsPerEpoch: number;
+  /** Updates of all epochs. */
+  readonly totalSteps: number;
+  /** Updates after which the run stops: fewer with --steps. */
+  readonly lastStep: number;
+  /** Sentences worth telling before it starts. */
+  readonly notices: readonly string[];
+}
+
+/** Number of images and their median shorter side. */
+export function imageFacts(source: PixelSource): ImageFacts {
+  const sides = new Int32Array(source.length);
+  for (let i = 0; i < source.length; i++) {
+    const { height, width } = source.size(i);
+    sides[i] = Math.min(height, width);
+  }
+  return { images: source.length, shorterSide: sides.sort()[source.length >> 1] ?? 0 };
+}
+
+/**
+ * Fits a configuration to the images and checks it.
+ *
+ * @throws {TypeError | RangeError} as `checkConfig`, before anything is done
+ */
+export function planRun(config: Config, data: PixelSource): RunPlan {
+  const facts = imageFacts(data);
+  const notices: string[] = [];
+  const fitted = fitConfig(config, facts, notices);
+  notices.push(...checkConfig(fitted, facts));
+  const stepsPerEpoch = Math.floor(facts.images / fitted.batchSize);
+  const totalSteps = stepsPerEpoch * fitted.epochs;
+  return {
+    config: fitted,
+    network: networkOf(fitted),
+    facts,
+    extremes: pixelExtremes(data),
+    stepsPerEpoch,
+    totalSteps,
+    lastStep: Math.min(totalSteps, fitted.steps ?? totalSteps),
+    notices,
+  };
+}
+
+/** The student's and teacher's architecture. */
+export function networkOf(config: FittedConfig): NetworkConfig {
+  const { patchSize, mlpRatio, layerNormEps, globalCropSize: imageSize } = config;
+  const backbone = vitConfig({ ...architectureOf(config), patchSize, mlpRatio, layerNormEps, imageSize });
+  const head = headConfig({
+    inDim: backbone.embedDim,
+    outDim: config.outDim,
+    layers: config.headLayers,
+    hiddenDim: config.headHiddenDim,
+    bottleneckDim: config.headBottleneckDim,
+    batchNorm: config.useBnInHead,
+    normLastLayer: config.normLastLayer,
+  });
+  return { backbone, head };
+}
+
+/** The state of a run, its inputs, and the programs of an update. */
+export interface StepSetup {
+  readonly state: DinoState;
+  readonly feed: CropFeed;
+  readonly programs: StepPrograms;
+}
+
+/** Writes the programs of an update. */
+export function setUpStep({ config, network, extremes }: Pick<RunPlan, "config" | "network" | "extremes">): StepSetup {
+  const state = new DinoState(network, config.optimizer);
+  const images = config.batchSize / config.accumulate;
+  const feed = new CropFeed(config, network.backbone.depth, images, extremes);
+  const programs = stepPrograms(state, {
+    images,
+    accumulate: config.accumulate,
+    globals: GLOBAL_VIEWS,
+    views: GLOBAL_VIEWS + config.localCropsNumber,
+    studentTemp: config.studentTemp,
+    centerMomentum: config.centerMomentum,
+    beta1: config.adamBeta1,
+    beta2: config.adamBeta2,
+    eps: config.adamEps,
+    momentum: config.sgdMomentum,
+    eta: config.larsEta,
+  }, feed.source);
+  return { state, feed, programs };
+}
+
+/** Bytes a run takes on the device, without the backend's own scratch space. */
+export interface MemoryEstimate {
+  /** Both networks. */
+  readonly parameters: number;
+  /** Gradients, and the optimizer's moments. */
+  readonly gradients: number;
+  readonly optimizer: number;
+  readonly activations: number;
+  /** Pixels, tables, schedules, constants, the center. */
+  readonly other: number;
+  readonly total: number;
+}
+
+/** Adds up what the programs of an update will take, before a device is touched. */
+export function estimateMemory(plan: Pick<RunPlan, "config" | "network" | "extremes">): MemoryEstimate {
+  const { state, programs } = setUpStep(plan);
+  const distinct = [...new Set([...programs.parts, ...programs.update ? [programs.update] : []])];
+  let activations = 0;
+  const persistent = new Map<number, number>();
+  for (const program of distinct) {
+    dropUnreadOutputs(program);
+    activations = Math.max(activations, planMemory(program).arenaBytes); // programs run one at a time and share it
+    for (const root of program.roots()) if (root.role !== "activation") persistent.set(root.id, byteLength(root));
+  }
+  const take = (...ids: (number | undefined)[]) =>
+    ids.reduce<number>((sum, id) => {
+      const bytes = id === undefined ? 0 : persistent.get(id) ?? 0;
+      if (id !== undefined) persistent.delete(id);
+      return sum + bytes;
+    }, 0);
+  const parameters = take(
+    state.student.flat.id,
+    state.teacher.flat.id,
+    state.studentBuffers.flat.id,
+    state.teacherBuffers.flat.id,
+  );
+  const gradients = take(state.gradients.flat.id);
+  const optimizer = take(state.first.flat.id, state.second?.flat.id);
+  const other = take(...persistent.keys());
+  return {
+    parameters,
+    gradients,
+    optimizer,
+    activations,
+    other,
+    total: parameters + gradients + optimizer + activations + other,
+  };
+}
+
+/** The largest batch whose update fits `bytes`; 0 if not even one image does. Batches are powers of two. */
+export function largestBatch(plan: Pick<RunPlan, "config" | "network" | "extremes" | "facts">, bytes: number): number {
+  let best = 0;
+  for (let batchSize = 1; batchSize <= plan.facts.images; batchSize *= 2) {
+    const { total } = estimateMemory({ ...plan, config: { ...plan.config, batchSize, accumulate: 1 } });
+    if (total > bytes) break;
+    best = batchSize;
+  }
+  return best;
+}
