@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import type { DataEvent, EncodedDataset, EncodedEntry, PixelSource, SkippedImage } from "./dataset.ts";
 import { createDecoder } from "./decode.ts";
-import type { Decoder } from "./decoder.ts";
+import { type Decoder, DecoderFailure } from "./decoder.ts";
 import { pixelsFromList } from "./memory.ts";
 import { type PackRecord, PackWriter, readIndexes } from "./packs.ts";
 import { openView, writeView } from "./view.ts";
@@ -15,13 +15,18 @@ export const DEFAULT_MEMORY_BUDGET = 2e9;
 /** An estimate from some images may be off by this factor before the decision made by it is taken back. */
 const ESTIMATE_SLACK = 1.25;
 const ESTIMATE_IMAGES = 256;
+/** At original size one image may not take more than this: it goes to a device with the rest of its batch. */
+const MAX_IMAGE_BYTES = 64e6; // 21 megapixels
 const PROGRESS_MS = 50;
 
 /** How a data set is decoded and kept. */
 export interface CacheOptions {
   /** Without it, pixels are kept in memory. */
   directory?: string;
-  /** "auto": the original size while it fits the budget, else `fallbackSide`; or one of the two. */
+  /**
+   * "auto": the original size while it fits the budget, and images are not so large that reading whole batches of them
+   * costs more than training (on average above 3·(2·`fallbackSide`)² bytes, or one above 64 MB); else `fallbackSide`.
+   */
   size?: "auto" | "original" | number;
   /** Shorter side to shrink to when the budget does not suffice. Default 448: two crops of 224. */
   fallbackSide?: number;
@@ -54,10 +59,11 @@ export async function decodeDataset(dataset: EncodedDataset, options: CacheOptio
     known: directory === undefined ? new Map() : await readIndexes(directory),
   };
   try {
-    const { side, bytes } = await chooseSize(run);
-    const fallback = options.fallbackSide ?? 448;
-    const taken = await decodeAll(run, side, bytes, (options.size ?? "auto") === "auto" && side === null);
-    return taken ?? (await decodeAll(run, fallback, NaN, false))!;
+    const choice = await chooseSize(run);
+    const source = await decodeAll(run, choice);
+    if (source) return source;
+    const reason = "at original size the images turned out larger than the first look at them said";
+    return (await decodeAll(run, { side: fallbackSide(options), bytes: NaN, reason, final: true }))!;
   } finally {
     if (!options.decoder) await decoder.close();
   }
@@ -73,25 +79,48 @@ interface Run {
   known: Map<string, PackRecord>;
 }
 
-/** The shorter side to shrink to, or null for the original size, and the bytes that this will take, estimated. */
-async function chooseSize(run: Run): Promise<{ side: number | null; bytes: number }> {
-  const { size = "auto", fallbackSide = 448 } = run.options;
+interface Choice {
+  /** Shorter side to shrink to, or null for the original size. */
+  side: number | null;
+  /** Bytes that this will take, estimated. */
+  bytes: number;
+  reason: string;
+  /** Not to be taken back when the estimate turns out too low. */
+  final: boolean;
+}
+
+const fallbackSide = (options: CacheOptions) => options.fallbackSide ?? 448;
+
+async function chooseSize(run: Run): Promise<Choice> {
+  const { size = "auto" } = run.options;
   const sizes = await sampleSizes(run);
-  const estimate = (side: number | null) => {
+  const mean = (side: number | null) => {
     let bytes = 0;
     for (const { height, width } of sizes) {
       const scale = side === null ? 1 : Math.min(1, side / Math.min(height, width));
       bytes += Math.round(height * scale) * Math.round(width * scale) * 3;
     }
-    return sizes.length === 0 ? 0 : bytes / sizes.length * run.dataset.length;
+    return bytes / Math.max(1, sizes.length);
   };
-  const side = typeof size === "number"
-    ? size
-    : size === "original" || estimate(null) <= run.budget
-    ? null
-    : fallbackSide;
-  return { side, bytes: Math.round(estimate(side)) };
+  const choose = (side: number | null, reason: string): Choice => (
+    { side, reason, bytes: Math.round(mean(side) * run.dataset.length), final: size !== "auto" || side !== null }
+  );
+  if (size !== "auto") return choose(size === "original" ? null : size, "as asked for");
+  const side = fallbackSide(run.options);
+  const original = mean(null), total = original * run.dataset.length;
+  if (total > run.budget) {
+    return choose(side, `at original size the images would take ${inGB(total)}, more than ${inGB(run.budget)}`);
+  }
+  if (original > 3 * (2 * side) ** 2) {
+    return choose(
+      side,
+      `at original size an image takes ${(original / 1e6).toFixed(1)} MB, too much to read in every epoch`,
+    );
+  }
+  return choose(null, `the images fit in ${inGB(run.budget)} at original size`);
 }
+
+const inGB = (bytes: number) => `${(bytes / 1e9).toFixed(bytes < 10e9 ? 2 : 0)} GB`;
 
 /** Original sizes of some images, evenly spaced: from the cache where it knows, else from their headers. */
 async function sampleSizes(run: Run): Promise<{ height: number; width: number }[]> {
@@ -109,18 +138,16 @@ async function sampleSizes(run: Run): Promise<{ height: number; width: number }[
     }
     try {
       sizes.push(await decoder.measure(entry.path ?? await dataset.read(wanted[n]), { exif }));
-    } catch { /* unreadable: reported when it is decoded */ }
+    } catch (error) {
+      if (error instanceof DecoderFailure) throw error;
+      // Unreadable: reported when it is to be decoded.
+    }
   });
   return sizes;
 }
 
-/** Decodes everything at one size; undefined if `giveUp` and the budget turns out to be exceeded. */
-async function decodeAll(
-  run: Run,
-  side: number | null,
-  bytes: number,
-  giveUp: boolean,
-): Promise<PixelSource | undefined> {
+/** Decodes everything at one size; undefined if the choice is not final and turns out wrong. */
+async function decodeAll(run: Run, { side, bytes, reason, final }: Choice): Promise<PixelSource | undefined> {
   const { dataset, options, onEvent, decoder, exif, known, budget } = run;
   const { directory, retry = false, signal } = options;
   const keys = Array.from({ length: dataset.length }, (_, i) => cacheKey(dataset.entry(i), side, exif));
@@ -131,6 +158,7 @@ async function decodeAll(
     type: "cache",
     directory: directory ?? null,
     shorterSide: side,
+    reason,
     bytes,
     budget,
     cached: dataset.length - order.length,
@@ -139,28 +167,33 @@ async function decodeAll(
   const results: (PackRecord | MemoryImage)[] = new Array(dataset.length);
   const skipped: SkippedImage[] = [...dataset.damage ?? []];
   for (const { id, reason } of skipped) onEvent({ type: "skipped", id, reason });
-  let done = 0, failed = skipped.length, total = 0, reported = 0;
+  let done = 0, failed = skipped.length, total = 0, largest = 0, reported = 0;
   const settle = (i: number, result: PackRecord | MemoryImage) => {
     results[i] = result;
     done++;
     if ("reason" in result) {
       failed++;
       onEvent({ type: "skipped", id: dataset.entry(i).id, reason: result.reason });
-    } else total += result.height * result.width * 3;
+    } else {
+      const size = result.height * result.width * 3;
+      total += size;
+      largest = Math.max(largest, size);
+    }
     if (performance.now() - reported < PROGRESS_MS && done < dataset.length) return;
     reported = performance.now();
     onEvent({ type: "progress", done, total: dataset.length, skipped: failed });
   };
   for (const [i, key] of keys.entries()) if (isKnown(key)) settle(i, known.get(key)!);
 
-  const tooMuch = () => total > budget * (directory === undefined ? 1 : ESTIMATE_SLACK);
+  const overBudget = () => total > budget * (directory === undefined ? 1 : ESTIMATE_SLACK);
+  const wrong = () => !final && (overBudget() || largest > MAX_IMAGE_BYTES);
   const writer = directory === undefined ? undefined : new PackWriter(directory);
   try {
     await inParallel(decoder.parallel + 1, order.length, signal, async (n) => {
-      if (giveUp && tooMuch()) return;
+      if (wrong()) return;
       const i = order[n];
       const image = await decodeOne(run, i, side);
-      if (!writer && tooMuch()) throw new RangeError(memoryMessage(dataset, total, budget));
+      if (!writer && overBudget()) throw new RangeError(memoryMessage(dataset, total, budget));
       settle(i, writer ? await writer.append(keys[i], image) : image);
     });
   } catch (error) {
@@ -168,7 +201,7 @@ async function decodeAll(
   } finally {
     await writer?.close();
   }
-  if (giveUp && tooMuch()) return;
+  if (wrong()) return;
 
   const kept = results.flatMap((result, i) => {
     if (!("reason" in result)) return [i];
@@ -201,6 +234,7 @@ async function decodeOne(run: Run, i: number, side: number | null): Promise<Memo
     const image = await decoder.decode(path ?? await dataset.read(i), { exif, shorterSide: side ?? undefined });
     return { ...image, id };
   } catch (error) {
+    if (error instanceof DecoderFailure) throw error;
     return { reason: (error as Error).message };
   }
 }

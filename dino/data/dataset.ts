@@ -104,6 +104,7 @@ export type DataEvent =
     type: "cache";
     directory: string | null;
     shorterSide: number | null;
+    reason: string;
     bytes: number;
     budget: number;
     cached: number;

@@ -20,7 +20,15 @@ export interface DecodeOptions {
 /** Height × width beyond which an image is refused: a header can promise more memory than a machine has. */
 export const MAX_PIXELS = 200e6; // a 200-megapixel photograph; 600 MB decoded
 
-/** Decodes images, here or elsewhere. `decode` rejects with an error that says why the image is unreadable. */
+/** Decoding does not work at all: not the fault of an image, so none is skipped for it. */
+export class DecoderFailure extends Error {
+  override name = "DecoderFailure";
+}
+
+/**
+ * Decodes images, here or elsewhere. `decode` and `measure` reject with an error whose message says why the image is
+ * unreadable, or with a `DecoderFailure`.
+ */
 export interface Decoder {
   /** Decodes worth having in flight at once. */
   readonly parallel: number;

@@ -82,7 +82,7 @@ export async function writeView(directory: string, set: PackedImages): Promise<s
       await write(bytesOf(Uint32Array.of(crc)));
     });
   }
-  return path;
+  return await Deno.realPath(path);
 }
 
 /**
