@@ -185,15 +185,16 @@ async function decodeAll(run: Run, { side, bytes, reason, final }: Choice): Prom
   };
   for (const [i, key] of keys.entries()) if (isKnown(key)) settle(i, known.get(key)!);
 
-  const overBudget = () => total > budget * (directory === undefined ? 1 : ESTIMATE_SLACK);
-  const wrong = () => !final && (overBudget() || largest > MAX_IMAGE_BYTES);
+  const wrong = () => !final && (total > budget * ESTIMATE_SLACK || largest > MAX_IMAGE_BYTES);
   const writer = directory === undefined ? undefined : new PackWriter(directory);
   try {
     await inParallel(decoder.parallel + 1, order.length, signal, async (n) => {
       if (wrong()) return;
       const i = order[n];
       const image = await decodeOne(run, i, side);
-      if (!writer && overBudget()) throw new RangeError(memoryMessage(dataset, total, budget));
+      if (!writer && "pixels" in image && total + image.pixels.length > budget) {
+        throw new RangeError(memoryMessage(dataset, budget));
+      }
       settle(i, writer ? await writer.append(keys[i], image) : image);
     });
   } catch (error) {
@@ -277,6 +278,6 @@ const fullDisk = (error: unknown, directory: string, done: number) =>
     { cause: error },
   );
 
-const memoryMessage = (dataset: EncodedDataset, bytes: number, budget: number) =>
-  `${dataset.name}: its pixels take more than ${budget} bytes (${bytes} so far): ` +
+const memoryMessage = (dataset: EncodedDataset, budget: number) =>
+  `${dataset.name}: its pixels take more than ${budget} bytes of memory: ` +
   "give a cache folder, a larger budget, or a number as the cache size";

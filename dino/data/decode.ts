@@ -16,7 +16,7 @@ export const IMAGE_FORMATS = "JPEG, PNG, WebP, TIFF or GIF";
 export function isImageName(name: string): boolean {
   const base = name.slice(name.lastIndexOf("/") + 1);
   // "._photo.jpg" is what macOS puts beside photo.jpg in archives: not an image.
-  if (base.startsWith(".")) return false;
+  if (base.startsWith(".") || !base.includes(".")) return false;
   return IMAGE_EXTENSIONS.includes(base.slice(base.lastIndexOf(".") + 1).toLowerCase());
 }
 
