@@ -14,6 +14,7 @@ import {
 } from "../models/weights/safetensors.ts";
 import type { Config } from "./config.ts";
 import type { KnnRow } from "./events.ts";
+import type { SavedSums } from "./metrics.ts";
 import { RUN_FORMAT } from "./run_folder.ts";
 
 /**
@@ -22,12 +23,6 @@ import { RUN_FORMAT } from "./run_folder.ts";
  * `optimizer.exp_avg.*` and `optimizer.exp_avg_sq.*` under the student's names, and `center`.
  */
 export type CheckpointTensors = ReadonlyMap<string, Tensor>;
-
-/** Sums over updates, from which means are logged. */
-export interface Accumulator {
-  readonly count: number;
-  readonly sums: Readonly<Record<string, number>>;
-}
 
 /** What a run remembers besides tensors. */
 export interface TrainingState {
@@ -41,8 +36,8 @@ export interface TrainingState {
   readonly stepsPerEpoch: number;
   /** Updates each parameter group has had. */
   readonly optimizerSteps: readonly number[];
-  readonly epochSums: Accumulator;
-  readonly windowSums: Accumulator;
+  readonly epochSums: SavedSums;
+  readonly windowSums: SavedSums;
   /** k-NN of the untrained network and of pixels, and the last of the run, to be told at its end. */
   readonly knn: readonly KnnRow[];
   /** Bytes of the log that belong to these updates. */

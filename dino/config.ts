@@ -157,6 +157,10 @@ export const runFields = {
     min: 1,
     unit: "epochs",
   }),
+  saveMinutes: number(10, "minutes after which the latest checkpoint is written within an epoch too", {
+    above: 0,
+    unit: "minutes",
+  }),
   keep: integer(null, "keep the last N of them; auto: all", { min: 1 }),
   init: text(null, "start from these weights"),
 };
@@ -166,7 +170,7 @@ export const deviceFields = {
   backend: choice(["auto", "webgpu", "wasm"], "auto", "auto: a real GPU if there is one, else SIMD WebAssembly"),
   adapter: text(null, "GPU by its number or a part of its name"),
   threads: integer(null, "of the wasm backend; auto: all cores", { min: 1, max: 256 }),
-  logEvery: integer(20, "updates between readings of the device's scalars, each of which stalls a GPU", {
+  logEvery: integer(20, "updates whose means make one row of the log", {
     min: 1,
     max: 1000,
     unit: "updates",

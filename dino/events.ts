@@ -29,7 +29,11 @@ export interface StartEvent {
   readonly resumedAt: number;
 }
 
-/** Means over the updates since the last such event, a few dozen. */
+/**
+ * Means over the updates since the last such event: about one a second, for whoever watches.
+ *
+ * Rows of the log are means over exactly `logEvery` updates instead, so that they do not depend on the clock.
+ */
 export interface StepEvent {
   readonly type: "step";
   /** Updates made so far. */
@@ -48,6 +52,21 @@ export interface StepEvent {
   readonly imagesPerSecond: number;
   /** Seconds until `lastStep` at the rate of late. */
   readonly secondsLeft: number;
+}
+
+/** One row of the log for every `logEvery` updates. */
+export interface StepRow {
+  /** Updates made so far. */
+  readonly step: number;
+  readonly epoch: number;
+  readonly loss: number;
+  readonly entropy: number;
+  readonly kl: number;
+  /** Of the last of the updates; so are the other scheduled values. */
+  readonly lr: number;
+  readonly weight_decay: number;
+  readonly momentum: number;
+  readonly teacher_temp: number;
 }
 
 /** One row of the log, written at the end of an epoch; the first four keys are the reference's. */
@@ -107,11 +126,20 @@ export type TrainEvent =
   };
 
 /**
- * One line of `log.jsonl`: an event that belongs to an update, under the log's own names.
- *
- * `{"kind":"epoch", …EpochRow}`, `{"kind":"step", step, epoch, loss, …}`, `{"kind":"knn", …KnnRow}`,
- * `{"kind":"skipped", id, reason}`, `{"kind":"end", …}`.
+ * One line of `log.jsonl`: `{"kind":"epoch", …EpochRow}`, `{"kind":"step", …StepRow}`, `{"kind":"knn", …KnnRow}`,
+ * `{"kind":"skipped", id, reason}`, `{"kind":"warning", step, message}`, `{"kind":"end", reason, step, epoch, seconds}`.
  */
 export type LogRow =
-  & { readonly kind: "step" | "epoch" | "knn" | "skipped" | "warning" | "end" }
-  & Record<string, unknown>;
+  | ({ readonly kind: "epoch" } & EpochRow)
+  | ({ readonly kind: "step" } & StepRow)
+  | ({ readonly kind: "knn" } & KnnRow)
+  | { readonly kind: "skipped"; readonly id: string; readonly reason: string }
+  | { readonly kind: "warning"; readonly step: number; readonly message: string }
+  | {
+    readonly kind: "end";
+    readonly reason: EndReason;
+    readonly step: number;
+    readonly epoch: number;
+    readonly seconds: number;
+    readonly message?: string;
+  };

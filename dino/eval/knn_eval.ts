@@ -26,18 +26,23 @@ export interface KnnEvaluationOptions {
 
 /** Evaluates networks of one architecture on one split. */
 export class KnnEvaluation {
-  readonly #extractors = new Map<Parameters, FeatureExtractor>();
+  readonly #extractors = new Map<string, FeatureExtractor>();
 
   constructor(readonly backend: Backend, readonly split: EvaluationSplit, readonly options: KnnEvaluationOptions) {}
 
-  /** Accuracies with the parameters as they are on the device now. */
-  async run(parameters: Parameters, signal?: AbortSignal): Promise<KnnResult> {
+  /**
+   * Accuracies with the parameters as they are on the device now.
+   *
+   * @param parameters of the backbone, by their published names
+   * @param network a name under which the compiled network is kept for the next time
+   */
+  async run(parameters: Parameters, network: string, signal?: AbortSignal): Promise<KnnResult> {
     const { train, test } = this.split;
-    let extractor = this.#extractors.get(parameters);
+    let extractor = this.#extractors.get(network);
     if (!extractor) {
       const sources = [...new Set([train.source, test.source])];
       extractor = await FeatureExtractor.create(this.backend, parameters, { ...this.options, sources });
-      this.#extractors.set(parameters, extractor);
+      this.#extractors.set(network, extractor);
     }
     const features = async ({ source, indices, labels }: LabelledImages) => ({
       features: await extractor.extract(source, indices, signal),
@@ -48,12 +53,11 @@ export class KnnEvaluation {
   }
 
   /** Accuracies of the pixels themselves, cropped as for a network; large images are made small first. */
-  async runPixels(side: number = Math.min(this.options.cropSize, PIXEL_SIDE)): Promise<KnnResult> {
+  async runPixels(signal?: AbortSignal): Promise<KnnResult> {
     const { train, test } = this.split;
-    return await this.#vote(
-      await pixelFeatures(this.backend, train, side),
-      await pixelFeatures(this.backend, test, side),
-    );
+    const side = Math.min(this.options.cropSize, PIXEL_SIDE);
+    const features = (images: LabelledImages) => pixelFeatures(this.backend, images, side, signal);
+    return await this.#vote(await features(train), await features(test));
   }
 
   async #vote(train: LabelledFeatures, test: LabelledFeatures): Promise<KnnResult> {
@@ -71,7 +75,12 @@ export class KnnEvaluation {
 /** Side at which plain pixels are compared: about the size of the images on which that is a serious baseline. */
 export const PIXEL_SIDE = 32;
 
-async function pixelFeatures(backend: Backend, { source, indices, labels }: LabelledImages, side: number) {
+async function pixelFeatures(
+  backend: Backend,
+  { source, indices, labels }: LabelledImages,
+  side: number,
+  signal?: AbortSignal,
+) {
   const batch = Math.min(64, indices.length);
   const extremes = pixelExtremes(source);
   const planner = new CropPlanner(cropCapacity(side, batch, extremes.longestSide));
@@ -83,6 +92,7 @@ async function pixelFeatures(backend: Backend, { source, indices, labels }: Labe
   const features = new Float32Array(indices.length * dim);
   let done = 0;
   for await (const read of prefetch(source, fullBatches(indices, batch))) {
+    signal?.throwIfAborted();
     const { table } = read;
     const crops = Array.from({ length: batch }, (_, i) => centralCrop(i, table[3 * i + 1], table[3 * i + 2], side));
     const words = planner.plan(table, pixelRoom(pixels), crops);

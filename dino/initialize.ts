@@ -1,0 +1,62 @@
+// The first values of a run: drawn from the seed, or taken from a file; the teacher begins as the student.
+
+import { type Arena, packSegments, type Segment } from "../models/graph/arena.ts";
+import type { Backend } from "../models/graph/backend.ts";
+import { initialBuffer, initialParameters } from "../models/init.ts";
+import type { Config } from "./config.ts";
+import { loadWeights } from "./load_weights.ts";
+import type { DinoState } from "./state.ts";
+
+/**
+ * Writes both networks; moments, center and metrics begin at zero.
+ *
+ * @returns sentences on what was taken from a file
+ * @throws {RangeError} if the file's backbone has other shapes
+ */
+export async function initializeState(
+  backend: Backend,
+  state: DinoState,
+  { seed, initStd, init }: Pick<Config, "seed" | "initStd" | "init">,
+): Promise<string[]> {
+  const parameters = initialParameters(state.network, seed, initStd);
+  const notices = init === null ? [] : await takeWeights(init, state, parameters);
+  for (const arena of [state.student, state.teacher]) {
+    backend.write(arena.flat, packSegments(arena.segments, ({ name }) => parameters.get(name)!));
+  }
+  for (const arena of [state.studentBuffers, state.teacherBuffers]) {
+    if (arena.segments.length === 0) continue;
+    const fill = ({ name, length }: Segment) => new Float32Array(length).fill(initialBuffer(name));
+    backend.write(arena.flat, packSegments(arena.segments, fill));
+  }
+  const fresh: (Arena | undefined)[] = [state.first, state.second, state.metrics];
+  for (const arena of fresh) if (arena) backend.write(arena.flat, new Float32Array(arena.flat.shape[0]));
+  backend.write(state.center, new Float32Array(state.center.shape[0]));
+  return notices;
+}
+
+async function takeWeights(path: string, state: DinoState, parameters: Map<string, Float32Array>): Promise<string[]> {
+  const { weights } = await loadWeights(path);
+  const drawn = new Map(parameters);
+  const differing: string[] = [];
+  let heads = 0;
+  for (const { name, shape } of state.student.segments) {
+    const found = weights.get(name);
+    const same = found && found.shape.join() === shape.join();
+    if (same) {
+      parameters.set(name, found.data);
+      if (name.startsWith("head.")) heads++;
+    } else if (name.startsWith("backbone.")) {
+      differing.push(found ? `${name} is [${found.shape}] there and [${shape}] here` : `${name} [${shape}] is missing`);
+    }
+  }
+  if (differing.length > 0) {
+    const shown = differing.slice(0, 5).join("; ") + (differing.length > 5 ? `; and ${differing.length - 5} more` : "");
+    throw new RangeError(
+      `--init ${path}: is of another architecture: ${shown}: choose --arch, --patch-size and sizes to match`,
+    );
+  }
+  const all = state.student.segments.filter(({ name }) => name.startsWith("head.")).length;
+  if (heads === all) return [`weights of ${path}: backbone and head`];
+  for (const [name, value] of drawn) if (name.startsWith("head.")) parameters.set(name, value); // half a head is none
+  return [`weights of ${path}: the backbone; the head begins anew`];
+}
