@@ -2,6 +2,7 @@
 
 import { deflateRawSync, gzipSync } from "node:zlib";
 import type { DataEvent } from "../../../dino/data/dataset.ts";
+import type { Decoder } from "../../../dino/data/decoder.ts";
 import { openPixels } from "../../../dino/data/open.ts";
 import { assert, assertEquals, assertRejects } from "../../assert.ts";
 import { png, testPixels, withFiles } from "./make_images.ts";
@@ -195,4 +196,46 @@ Deno.test("tar headers that promise impossible sizes or endless names are stoppe
       assertEquals([source.length, source.skipped.length], [1, 1]);
     });
   }
+});
+
+Deno.test("archives and IDX files with any bytes changed give members or an error, never a crash", async () => {
+  const files = await images();
+  const kinds: [string, Uint8Array][] = [
+    ["x.tar", tar(files)],
+    ["x.zip", zip(files)],
+    ["x-images-idx3-ubyte", join([Uint8Array.of(0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 3), new Uint8Array(18)])],
+  ];
+  let state = 1;
+  const random = (below: number) => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) % below;
+  // Nothing is decoded: what is tried here is finding and unpacking.
+  const decoder: Decoder = {
+    parallel: 1,
+    decode: () => Promise.resolve({ pixels: new Uint8Array(3), height: 1, width: 1 }),
+    measure: () => Promise.resolve({ height: 1, width: 1 }),
+    close: () => {},
+  };
+  await withFiles({}, async (folder) => {
+    for (let round = 0; round < 150; round++) {
+      for (const [name, good] of kinds) {
+        const bad = good.slice(0, random(4) === 0 ? random(good.length) : good.length);
+        // Headers are where it matters: the beginning and the end are hit more often than the images between.
+        for (let n = 0; n <= random(4) && bad.length > 0; n++) {
+          const at = [
+            random(bad.length),
+            random(Math.min(600, bad.length)),
+            bad.length - 1 - random(Math.min(400, bad.length)),
+          ];
+          bad[at[random(3)]] = [0, 255, random(256)][random(3)];
+        }
+        await Deno.writeFile(`${folder}/${name}`, bad);
+        try {
+          const source = await openPixels(`${folder}/${name}`, { decoder });
+          await source.readBatch([0]);
+        } catch (error) {
+          if (error instanceof SyntaxError || error instanceof RangeError) continue;
+          throw new Error(`round ${round} of ${name}`, { cause: error });
+        }
+      }
+    }
+  });
 });
