@@ -13,13 +13,11 @@ import type { Operation, OpRule } from "./rule.ts";
  * image [height, width, 3], equal to Pillow's bit for bit, and from its bytes v of channel c
  * - layout "patches": levels[c, v] as patches [count·gridH·gridW, 3·p·p], a patch ordered channel, row, column;
  * - layout "levels": v itself as f32 [count, height, width, 3].
- *
- * `image` (u32 [count, height, width], a pixel as R | G·2⁸ | B·2¹⁶), `rows` and `sums` are scratch space of the kernels.
  */
 export type AugmentOp = Operation<
   "augment",
   { pixels: Tensor; table: Tensor; taps: Tensor; levels: Tensor },
-  { crops: Tensor; image: Tensor; rows: Tensor; sums: Tensor },
+  { crops: Tensor },
   {
     count: number;
     height: number;
@@ -130,13 +128,10 @@ function emitAugment(
   const table = tensor(`table${height}`, [count, RECORD.words], "input", "i32");
   const taps = tensor(`taps${height}`, [tapCapacity(capacity)], "input", "i32");
   const levels = tensor("levels", [3, 256], "constant", "f32", normalizedLevels(normalization));
-  const image = tensor("augment.image", [count, height, width], "activation", "u32");
-  const rows = tensor("augment.rows", [count, maxTaps, width], "activation", "u32");
-  const sums = tensor("augment.sums", [count], "activation", "u32");
   p.emit<AugmentOp>({
     kind: "augment",
     in: { pixels, table, taps, levels },
-    out: { crops, image, rows, sums },
+    out: { crops },
     attrs: { count, height, width, maxTaps, layout, patchSize },
   });
   return { table, taps, crops, levels };
