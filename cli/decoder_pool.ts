@@ -34,6 +34,11 @@ export class DecoderPool implements Decoder {
   readonly #waiting: ((process: DecoderProcess) => void)[] = [];
   #closed = false;
 
+  /**
+   * A pool whose processes start with the first image.
+   *
+   * @throws {RangeError} if `processes` is no whole number above 0
+   */
   constructor(options: DecoderPoolOptions = {}) {
     const { processes = Math.min(8, navigator.hardwareConcurrency), timeout = 60, memoryLimit = 3e9, executable } =
       options;
@@ -44,11 +49,13 @@ export class DecoderPool implements Decoder {
     this.#options = { processes, timeout, memoryLimit, executable };
   }
 
+  /** Decodes one image in another process. */
   async decode(image: string | Uint8Array<ArrayBuffer>, options?: DecodeOptions): Promise<DecodedImage> {
     const { reply, payload } = await this.#ask(image, { options });
     return { pixels: payload, height: reply.height, width: reply.width };
   }
 
+  /** Measures one image in another process. */
   async measure(
     image: string | Uint8Array<ArrayBuffer>,
     options?: DecodeOptions,

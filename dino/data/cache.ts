@@ -57,6 +57,7 @@ export async function decodeDataset(dataset: EncodedDataset, options: CacheOptio
     exif: options.exif ?? true,
     budget: options.budget ?? (directory === undefined ? DEFAULT_MEMORY_BUDGET : DEFAULT_DISK_BUDGET),
     known: directory === undefined ? new Map() : await readIndexes(directory),
+    reported: new Set(),
   };
   try {
     const choice = await chooseSize(run);
@@ -77,6 +78,8 @@ interface Run {
   exif: boolean;
   budget: number;
   known: Map<string, PackRecord>;
+  /** Images already reported as skipped. */
+  reported: Set<string>;
 }
 
 interface Choice {
@@ -166,14 +169,18 @@ async function decodeAll(run: Run, { side, bytes, reason, final }: Choice): Prom
 
   const results: (PackRecord | MemoryImage)[] = new Array(dataset.length);
   const skipped: SkippedImage[] = [...dataset.damage ?? []];
-  for (const { id, reason } of skipped) onEvent({ type: "skipped", id, reason });
+  const report = (id: string, reason: string) => {
+    if (!run.reported.has(id)) onEvent({ type: "skipped", id, reason });
+    run.reported.add(id);
+  };
+  for (const { id, reason } of skipped) report(id, reason);
   let done = 0, failed = skipped.length, total = 0, largest = 0, reported = 0;
   const settle = (i: number, result: PackRecord | MemoryImage) => {
     results[i] = result;
     done++;
     if ("reason" in result) {
       failed++;
-      onEvent({ type: "skipped", id: dataset.entry(i).id, reason: result.reason });
+      report(dataset.entry(i).id, result.reason);
     } else {
       const size = result.height * result.width * 3;
       total += size;

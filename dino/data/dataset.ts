@@ -10,13 +10,17 @@ export interface PixelBatch {
 
 /** Height and width of an image, in pixels. */
 export interface ImageSize {
+  /** Rows. */
   height: number;
+  /** Columns. */
   width: number;
 }
 
 /** An image left out of a data set, and why. */
 export interface SkippedImage {
+  /** Its path inside the data set. */
   id: string;
+  /** In a few words, without the path. */
   reason: string;
 }
 
@@ -37,6 +41,7 @@ export type PixelLocator =
 export interface PixelSource {
   /** For people: where the images came from. */
   readonly name: string;
+  /** Number of images. */
   readonly length: number;
   /** Class of each image, 0 … classes − 1; absent where the data has none. */
   readonly labels?: Int32Array<ArrayBuffer>;
@@ -59,6 +64,7 @@ export interface PixelSource {
    * @throws {RangeError} if an index is out of range or the batch exceeds 2 GiB
    */
   readBatch(indices: ArrayLike<number>, into?: Uint8Array<ArrayBuffer>): Promise<PixelBatch>;
+  /** Lets go of open files; the source cannot be read afterwards. */
   close(): void;
 }
 
@@ -81,18 +87,25 @@ export interface EncodedEntry {
 
 /** Images still encoded (JPEG, PNG, …) in a fixed order: what a folder, a list or an archive is before decoding. */
 export interface EncodedDataset {
+  /** What the images come from. */
   readonly kind: "folder" | "list" | "tar" | "zip";
+  /** For people: the path as given. */
   readonly name: string;
+  /** Number of images. */
   readonly length: number;
+  /** Class of each image, where there are classes. */
   readonly labels?: Int32Array<ArrayBuffer>;
+  /** Name of each class. */
   readonly classNames?: readonly string[];
   /** Parts that could not be read at all: an archive cut off behind these images. */
   readonly damage?: readonly SkippedImage[];
   /** The order in which reading is cheap, where it matters. */
   readonly readOrder?: Uint32Array<ArrayBuffer>;
+  /** What identifies image `i`. */
   entry(i: number): EncodedEntry;
   /** The encoded bytes of image `i`. */
   read(i: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** Lets go of open files. */
   close(): void;
 }
 

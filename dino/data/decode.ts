@@ -1,7 +1,7 @@
-// Decodes one image in this process, to the 8-bit RGB that PIL's convert("RGB") would give.
+// Decodes one image in this process, to the 8-bit RGB that PIL's convert("RGB") gives (CMYK apart).
 
 import { type DecodedImage, type DecodeOptions, type Decoder, MAX_PIXELS } from "./decoder.ts";
-import { loadSharp, type Sharp, type SharpBuild, type SharpMetadata } from "./sharp.ts";
+import { loadSharp, type Sharp, type SharpMetadata } from "./sharp.ts";
 
 /** Encoded files beyond this many bytes are refused before they are read. */
 export const MAX_ENCODED_BYTES = 512 * 2 ** 20;
@@ -22,6 +22,7 @@ export function isImageName(name: string): boolean {
 
 /** An image that cannot be turned into pixels; the message is the reason alone, without the image's name. */
 export class DecodeError extends Error {
+  /** Tells it from other errors. */
   override name = "DecodeError";
 }
 
@@ -31,7 +32,7 @@ export class DecodeError extends Error {
  *
  * @param build which build of sharp; default the native one where it loads
  */
-export function createDecoder(build?: SharpBuild): Decoder {
+export function createDecoder(build?: "auto" | "native" | "wasm"): Decoder {
   return {
     parallel: 2,
     decode: async (image, options) => decodeImage(await loadSharp(build), await encodedBytes(image), options),
@@ -42,7 +43,8 @@ export function createDecoder(build?: SharpBuild): Decoder {
 
 /**
  * Decodes an image to 8-bit RGB: first frame, EXIF orientation applied, alpha dropped (not blended), 16 bits cut to 8,
- * grey repeated, CMYK converted, colour profiles ignored.
+ * grey repeated, colour profiles ignored: at original size the pixels of PIL's convert("RGB"). CMYK goes through a print
+ * profile, PIL's does not.
  *
  * @throws {DecodeError} with the reason
  */

@@ -2,8 +2,11 @@
 
 /** One decoded image: 8-bit RGB, [height, width, 3]. */
 export interface DecodedImage {
+  /** [height, width, 3] */
   pixels: Uint8Array<ArrayBuffer>;
+  /** Rows. */
   height: number;
+  /** Columns. */
   width: number;
 }
 
@@ -22,6 +25,7 @@ export const MAX_PIXELS = 200e6; // a 200-megapixel photograph; 600 MB decoded
 
 /** Decoding does not work at all: not the fault of an image, so none is skipped for it. */
 export class DecoderFailure extends Error {
+  /** Tells it from other errors. */
   override name = "DecoderFailure";
 }
 
@@ -32,9 +36,14 @@ export class DecoderFailure extends Error {
 export interface Decoder {
   /** Decodes worth having in flight at once. */
   readonly parallel: number;
-  /** @param image a file's path, or its bytes (which the decoder may take over) */
+  /**
+   * Decodes one image.
+   *
+   * @param image a file's path, or its bytes
+   */
   decode(image: string | Uint8Array<ArrayBuffer>, options?: DecodeOptions): Promise<DecodedImage>;
   /** Height and width as `decode` at original size would return them, from the header alone. */
   measure(image: string | Uint8Array<ArrayBuffer>, options?: DecodeOptions): Promise<{ height: number; width: number }>;
+  /** Ends what the decoder started. */
   close(): void | Promise<void>;
 }

@@ -5,19 +5,25 @@ import type { ImageSize, PixelBatch, PixelLocator, PixelSource, SkippedImage } f
 
 /** Images of one size in one buffer. */
 export interface MemoryImages {
+  /** For people: where they come from. */
   name: string;
+  /** Rows of an image. */
   height: number;
+  /** Columns of an image. */
   width: number;
   /** 1 (grey, repeated to RGB when read) or 3. */
   channels: 1 | 3;
   /** [n, height, width, channels] */
   data: Uint8Array<ArrayBuffer>;
+  /** Class of each image. */
   labels?: Int32Array<ArrayBuffer>;
+  /** Name of each class. */
   classNames?: readonly string[];
   /** Default: the name and the index. */
   id?: (i: number) => string;
   /** Surround smaller images with zeros up to this height and width, centred. */
   pad?: number;
+  /** Where another process finds them. Default: nowhere. */
   locator?: PixelLocator;
 }
 
@@ -140,7 +146,11 @@ export function layOutBatch(
   return { pixels, table };
 }
 
-/** @throws {RangeError} if there is no image `i` */
+/**
+ * `i` itself.
+ *
+ * @throws {RangeError} if there is no image `i`
+ */
 export function checkedIndex(i: number, length: number, name: string): number {
   if (!(Number.isInteger(i) && i >= 0 && i < length)) throw new RangeError(`${name}: no image ${i}, of ${length}`);
   return i;

@@ -33,7 +33,9 @@ export interface OpenOptions {
   retry?: boolean;
   /** Default: sharp in this process. */
   decoder?: Decoder;
+  /** Told what is found, decided, skipped and done. */
   onEvent?: (event: DataEvent) => void;
+  /** Stops decoding; what is decoded stays in the cache. */
   signal?: AbortSignal;
 }
 

@@ -4,6 +4,7 @@ import type { PixelBatch, PixelSource } from "./dataset.ts";
 
 /** A batch read ahead, with the indices it holds. */
 export interface PrefetchedBatch extends PixelBatch {
+  /** Which images of the source. */
   indices: ArrayLike<number>;
 }
 
