@@ -193,7 +193,7 @@ async function readAll(path: string): Promise<Map<string, Float64Array>> {
     }
     return result;
   } finally {
-    source.close();
+    source.close?.();
   }
 }
 

@@ -34,7 +34,7 @@ interface FallbackBox {
 }
 
 function draw(image: number, height: number, width: number, scale: number[], ratio: number[]): Box {
-  const random = new CounterRandom(1, STREAM.crop, 0, image, 0);
+  const random = new CounterRandom(1, STREAM.augmentation, 0, image, 0);
   return drawBox(random, height, width, scale, ratio, { top: 0, left: 0, height: 0, width: 0 });
 }
 
