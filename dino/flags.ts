@@ -53,7 +53,7 @@ function known(key: string, negated: boolean): KnownFlag {
 /** The name closest to a mistyped one, or undefined when none is close enough to be meant. */
 export function nearestName(wanted: string, names: Iterable<string>): string | undefined {
   let best: string | undefined;
-  let bestDistance = Math.max(2, Math.floor(wanted.length / 3)) + 1;
+  let bestDistance = Math.max(1, Math.floor(wanted.length / 3)) + 1;
   for (const name of names) {
     const distance = editDistance(wanted, name, bestDistance);
     if (distance < bestDistance) [best, bestDistance] = [name, distance];

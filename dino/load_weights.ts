@@ -36,9 +36,12 @@ const PREFIXES = (network: NetworkName) => [
  *
  * @param network of a checkpoint with two
  * @throws {SyntaxError} if the file is damaged or holds no Vision Transformer
+ * @throws {RangeError} if there is no such file
  */
 export async function loadWeights(path: string, network: NetworkName = "teacher"): Promise<LoadedWeights> {
-  const source = await openFileSource(path);
+  const source = await openFileSource(path).catch((error) => {
+    throw error instanceof Deno.errors.NotFound ? new RangeError(`weights ${path}: there is no such file`) : error;
+  });
   try {
     const header = await readSafetensorsHeader(source);
     const weights = await readNetwork(source, header, network);
