@@ -28,7 +28,8 @@ export async function serveDecoder(memoryLimit: number): Promise<never> {
   sharp.concurrency(1); // there is a process for every core
   const decoder = createDecoder();
   const input = Deno.stdin.readable.getReader({ mode: "byob" });
-  const output = Deno.stdout;
+  // Written at once: there is nothing else to do meanwhile, and it is several times as fast.
+  const output = { write: (bytes: Uint8Array) => Promise.resolve(Deno.stdout.writeSync(bytes)) };
   await writeFrame(output, READY);
   for (;;) {
     const frame = await readFrame<DecodeRequest>(input);
