@@ -30,11 +30,15 @@ export function aligned(bytes: number): number {
   return Math.ceil(bytes / PLAN_ALIGNMENT) * PLAN_ALIGNMENT;
 }
 
-/** Assigns offsets to the activations of a program so that none that are alive together overlap. */
-export function planMemory(program: Program): MemoryPlan {
+/**
+ * Assigns offsets to the activations of a program so that none that are alive together overlap.
+ *
+ * @param chunkBytes no activation crosses a multiple of this, so that the arena can be made of several buffers
+ */
+export function planMemory(program: Program, { chunkBytes = Infinity } = {}): MemoryPlan {
   const spans = liveSpans(program);
   const shared = shareInPlace(program, spans);
-  const offsets = placeSpans([...new Set(shared.values())]);
+  const offsets = placeSpans([...new Set(shared.values())], chunkBytes);
   const result = new Map<number, number>();
   let arenaBytes = 0;
   for (const [id, span] of shared) {
@@ -98,7 +102,9 @@ function slot(record: object, name: string): Tensor | undefined {
 }
 
 /** Largest first, each at the lowest gap free for its whole life: within a few per cent of the live peak. */
-function placeSpans(spans: Span[]): Map<Span, number> {
+function placeSpans(spans: Span[], chunkBytes: number): Map<Span, number> {
+  const startIn = (offset: number, bytes: number) =>
+    offset % chunkBytes + bytes > chunkBytes ? Math.ceil(offset / chunkBytes) * chunkBytes : offset;
   const placed: { span: Span; offset: number }[] = [];
   const order = [...spans].sort((a, b) => b.bytes - a.bytes || a.first - b.first);
   for (const span of order) {
@@ -107,7 +113,7 @@ function placeSpans(spans: Span[]): Map<Span, number> {
     let offset = 0;
     for (const { span: other, offset: start } of busy) {
       if (start - offset >= span.bytes) break;
-      offset = Math.max(offset, start + other.bytes);
+      offset = startIn(Math.max(offset, start + other.bytes), span.bytes);
     }
     placed.push({ span, offset });
   }

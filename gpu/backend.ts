@@ -1,0 +1,176 @@
+// The WebGPU backend: compile lowers and allocates, run submits, write and read copy.
+import type { Backend, Executable, MemoryUse } from "../models/graph/backend.ts";
+import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
+import { planMemory } from "../models/graph/plan.ts";
+import type { Program } from "../models/graph/program.ts";
+import { byteLength, bytesPerElement, hostArray, size, type Tensor, type TensorData } from "../models/graph/tensor.ts";
+import { writeBytes } from "./bytes.ts";
+import { messageOf, type OpenedDevice } from "./device.ts";
+import { GpuExecutable, type Host } from "./executable.ts";
+import { lower, type LoweringLimits, type MatmulChooser } from "./lowering.ts";
+import { Memory } from "./memory.ts";
+import { Pacer } from "./pace.ts";
+import { PipelineCache } from "./shader.ts";
+
+const MAP_READ_COPY_DST = 0x01 | 0x08; // GPUBufferUsage.MAP_READ | COPY_DST
+
+/** Runs programs on a WebGPU device. */
+export class WebGpuBackend implements Backend, Host {
+  readonly name = "webgpu";
+  readonly description: string;
+  readonly device: GPUDevice;
+  readonly timestamps: boolean;
+  /** What the kernels are lowered for. */
+  readonly limits: LoweringLimits;
+  readonly buffers: Memory;
+  readonly pipelines: PipelineCache;
+  /** Replaces the guess which variant a product takes; a tuner or a test sets it before compiling. */
+  chooseMatmul: MatmulChooser | undefined;
+  readonly #pacer: Pacer;
+  #failure: Error | undefined;
+  #closed = false;
+
+  constructor(opened: OpenedDevice) {
+    const { device, summary } = opened;
+    this.device = device;
+    this.timestamps = opened.timestamps;
+    this.description = `WebGPU, ${summary.description}${summary.fallback ? " (software)" : ""}`;
+    const { limits } = device;
+    this.limits = {
+      alignment: limits.minStorageBufferOffsetAlignment,
+      bindingBytes: limits.maxStorageBufferBindingSize,
+      workgroupBytes: limits.maxComputeWorkgroupStorageSize,
+      fallback: summary.fallback,
+    };
+    this.buffers = new Memory(device, Math.floor(limits.maxBufferSize / 256) * 256);
+    this.pipelines = new PipelineCache(device);
+    this.#pacer = new Pacer(() => device.queue.onSubmittedWorkDone());
+    device.addEventListener("uncapturederror", (event) => {
+      event.preventDefault();
+      this.#fail(`the device reported an error: ${(event as GPUUncapturedErrorEvent).error.message}`);
+    });
+    device.lost.then((info) => {
+      if (!this.#closed) {
+        this.#fail(
+          `the device was lost (${info.reason}): ${info.message}; restart, with --resume to go on from the last checkpoint`,
+        );
+      }
+    });
+  }
+
+  get fingerprint(): string {
+    return this.description;
+  }
+
+  get memory(): MemoryUse {
+    const { persistentBytes, arenaBytes, scratchBytes } = this.buffers;
+    return { persistent: persistentBytes, arena: arenaBytes, workspace: scratchBytes };
+  }
+
+  async compile(program: Program): Promise<Executable> {
+    this.check();
+    dropUnreadOutputs(program);
+    const plan = planMemory(program, { chunkBytes: this.buffers.chunkBytes });
+    const lowered = lower(program, this.limits, this.chooseMatmul);
+    const needed = plan.arenaBytes + plan.persistentBytes + lowered.scratchBytes;
+    await this.#guardMemory(program.name, needed, () => {
+      for (const root of program.roots()) if (root.role !== "activation") this.buffers.persistent(root);
+      this.buffers.reserve(plan.arenaBytes, lowered.scratchBytes);
+    });
+    const pipelines = await Promise.all(
+      lowered.dispatches.map(({ kernel, bindings }) => this.pipelines.get(kernel, bindings.length)),
+    );
+    this.check();
+    return new GpuExecutable(program, plan, lowered.dispatches, pipelines, this);
+  }
+
+  write(t: Tensor, data: TensorData, offset = 0): void {
+    this.check();
+    if (t.role === "activation") throw new TypeError(`webgpu: ${t.name} is an activation, which lives within a run`);
+    if (offset + data.length > size(t)) {
+      throw new RangeError(`webgpu: ${data.length} elements at ${offset} exceed ${t.name} [${t.shape}]`);
+    }
+    if (data.BYTES_PER_ELEMENT !== bytesPerElement(t.dtype)) {
+      throw new TypeError(`webgpu: ${t.name} holds ${t.dtype}, not elements of ${data.BYTES_PER_ELEMENT} bytes`);
+    }
+    const bytes = new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+    const at = ((t.offset ?? 0) + offset) * bytesPerElement(t.dtype);
+    writeBytes(this.device, this.buffers.persistent(t), at, bytes);
+  }
+
+  async read(t: Tensor): Promise<TensorData> {
+    this.check();
+    if (t.role === "activation") throw new TypeError(`webgpu: ${t.name} is an activation, which lives within a run`);
+    const start = (t.offset ?? 0) * bytesPerElement(t.dtype), length = byteLength(t);
+    const result = hostArray(t);
+    if (length === 0) return result;
+    const from = Math.floor(start / 4) * 4, bytes = Math.ceil((start + length) / 4) * 4 - from;
+    const readable = this.device.createBuffer({ label: `read ${t.name}`, size: bytes, usage: MAP_READ_COPY_DST });
+    try {
+      const encoder = this.device.createCommandEncoder();
+      encoder.copyBufferToBuffer(this.buffers.persistent(t), from, readable, 0, bytes);
+      this.device.queue.submit([encoder.finish()]);
+      await readable.mapAsync(1 /* GPUMapMode.READ */);
+      this.check();
+      new Uint8Array(result.buffer).set(new Uint8Array(readable.getMappedRange(), start - from, length));
+      return result;
+    } catch (thrown) {
+      this.check();
+      throw new Error(`webgpu: reading ${t.name} failed: ${messageOf(thrown)}`, { cause: thrown });
+    } finally {
+      readable.destroy();
+    }
+  }
+
+  async finish(): Promise<void> {
+    this.check();
+    await this.device.queue.onSubmittedWorkDone();
+    this.check();
+  }
+
+  free(...tensors: Tensor[]): void {
+    this.buffers.free(tensors);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.device.queue.onSubmittedWorkDone().catch(() => {});
+    this.buffers.close();
+    this.device.destroy();
+  }
+
+  check(): void {
+    if (this.#closed) throw new Error("webgpu: the backend is closed");
+    if (this.#failure) throw this.#failure;
+  }
+
+  async pace(): Promise<void> {
+    await this.#pacer.submitted();
+    this.check();
+  }
+
+  /** Keeps the first failure: what follows it is only its consequence. */
+  #fail(message: string): void {
+    this.#failure ??= new Error(`webgpu: ${message}`);
+  }
+
+  /** Runs an allocation; a device that cannot hold it makes a {RangeError}, and the backend stays usable. */
+  async #guardMemory(what: string, bytes: number, allocate: () => void): Promise<void> {
+    this.device.pushErrorScope("out-of-memory");
+    this.device.pushErrorScope("validation");
+    let thrown: unknown;
+    try {
+      allocate();
+    } catch (error) {
+      thrown = error;
+    }
+    const errors = [await this.device.popErrorScope(), await this.device.popErrorScope()];
+    const error = errors.find((e) => e !== null);
+    if (!error && thrown === undefined) return;
+    throw new RangeError(
+      `webgpu: ${what} needs ${bytes} bytes on the device, which refused (${error?.message ?? messageOf(thrown)}): ` +
+        "use a smaller batch, crop or output dimension",
+    );
+  }
+}

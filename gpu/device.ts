@@ -1,0 +1,170 @@
+// Opens an adapter with the limits a ViT needs, or says why it cannot.
+
+/** What an adapter says of itself. */
+export interface AdapterSummary {
+  /** Position in {@link describeAdapters}, which `--adapter` takes. */
+  readonly index: number;
+  readonly description: string;
+  readonly vendor: string;
+  readonly architecture: string;
+  /** A processor pretending to be a graphics card; correct, and slower than the SIMD backend. */
+  readonly fallback: boolean;
+  readonly limits: Readonly<Record<string, number>>;
+  readonly features: readonly string[];
+}
+
+/** How to choose a device. */
+export interface DeviceOptions {
+  /** Index in {@link describeAdapters}, or part of the description; default: the fastest real adapter. */
+  readonly adapter?: string | number;
+  /** Take a software adapter when there is no real one. Naming one by `adapter` allows it too. */
+  readonly allowFallback?: boolean;
+  /** Where adapters come from; default `navigator.gpu`. */
+  readonly gpu?: GPU;
+}
+
+/** An open device, and the limits it was granted. */
+export interface OpenedDevice {
+  readonly device: GPUDevice;
+  readonly summary: AdapterSummary;
+  readonly timestamps: boolean;
+}
+
+/** Software implementations by the name their drivers give; Deno 2.7 does not set `isFallbackAdapter` for them. */
+const SOFTWARE = /llvmpipe|lavapipe|swiftshader|basic render/i;
+
+/** wgpu and its shaders address a buffer by signed 32-bit offsets, so larger requests are refused. */
+const LARGEST_BUFFER = 2 ** 31 - 4;
+
+/** Limits asked for above WebGPU's defaults, each up to what the adapter has. */
+const WANTED: Readonly<Record<string, number>> = {
+  maxBufferSize: LARGEST_BUFFER,
+  maxStorageBufferBindingSize: LARGEST_BUFFER,
+  maxStorageBuffersPerShaderStage: 16,
+  maxComputeWorkgroupStorageSize: 65536,
+  maxComputeInvocationsPerWorkgroup: 1024,
+  maxComputeWorkgroupSizeX: 1024,
+};
+
+/** Every adapter the system offers, best first, each once. */
+export async function describeAdapters(gpu: GPU | undefined = systemGpu()): Promise<AdapterSummary[]> {
+  return (await listAdapters(gpu)).map(({ summary }) => summary);
+}
+
+/** Opens a device. Throws {Error} when no adapter can be used, saying which there are and what would help. */
+export async function openDevice(options: DeviceOptions = {}): Promise<OpenedDevice> {
+  const gpu = options.gpu ?? systemGpu();
+  const found = await listAdapters(gpu);
+  const chosen = choose(found, options);
+  const { adapter, summary } = chosen;
+  const timestamps = adapter.features.has("timestamp-query");
+  const device = await requestDevice(adapter, summary, timestamps);
+  return { device, summary, timestamps };
+}
+
+function systemGpu(): GPU | undefined {
+  return (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
+}
+
+interface Found {
+  readonly adapter: GPUAdapter;
+  readonly summary: AdapterSummary;
+}
+
+async function listAdapters(gpu: GPU | undefined): Promise<Found[]> {
+  if (!gpu) return [];
+  const requests: GPURequestAdapterOptions[] = [
+    { powerPreference: "high-performance" },
+    { powerPreference: "low-power" },
+    { forceFallbackAdapter: true },
+  ];
+  const found: Found[] = [];
+  for (const request of requests) {
+    const adapter = await gpu.requestAdapter(request).catch(() => null);
+    if (!adapter) continue;
+    const summary = summarize(adapter, found.length);
+    const known = found.some(({ summary: s }) =>
+      s.description === summary.description && s.vendor === summary.vendor && s.architecture === summary.architecture
+    );
+    if (!known) found.push({ adapter, summary });
+  }
+  return found;
+}
+
+function summarize(adapter: GPUAdapter, index: number): AdapterSummary {
+  const info = adapter.info as GPUAdapterInfo & { isFallbackAdapter?: boolean };
+  const description = info.description || info.device || info.architecture || info.vendor || "unnamed adapter";
+  const limits: Record<string, number> = {};
+  for (const name in adapter.limits) {
+    const value = (adapter.limits as unknown as Record<string, unknown>)[name];
+    if (typeof value === "number") limits[name] = value;
+  }
+  const fallback = info.isFallbackAdapter === true ||
+    (adapter as { isFallbackAdapter?: boolean }).isFallbackAdapter === true ||
+    SOFTWARE.test(`${info.description} ${info.device} ${info.architecture}`);
+  return {
+    index,
+    description,
+    vendor: String(info.vendor),
+    architecture: String(info.architecture),
+    fallback,
+    limits,
+    features: [...adapter.features].sort(),
+  };
+}
+
+function choose(found: readonly Found[], { adapter, allowFallback = false }: DeviceOptions): Found {
+  if (found.length === 0) {
+    throw new Error(
+      "webgpu: no adapter; on Linux install a Vulkan driver and its loader (libvulkan1), or use the SIMD backend",
+    );
+  }
+  const listed = found.map(({ summary: s }) => `${s.index} "${s.description}"`).join(", ");
+  if (adapter !== undefined) {
+    const wanted = found.find(({ summary: s }) =>
+      typeof adapter === "number" || /^\d+$/.test(adapter)
+        ? s.index === Number(adapter)
+        : s.description.toLowerCase().includes(adapter.toLowerCase())
+    );
+    if (!wanted) throw new Error(`webgpu: no adapter ${JSON.stringify(adapter)}; there are ${listed}`);
+    return wanted;
+  }
+  const real = found.find(({ summary }) => !summary.fallback);
+  if (real) return real;
+  if (allowFallback) return found[0];
+  throw new Error(
+    `webgpu: only a software adapter (${listed}), slower than the SIMD backend; use that, or name the adapter to insist`,
+  );
+}
+
+async function requestDevice(
+  adapter: GPUAdapter,
+  summary: AdapterSummary,
+  timestamps: boolean,
+): Promise<GPUDevice> {
+  const requiredLimits: Record<string, number> = {};
+  for (const [name, wanted] of Object.entries(WANTED)) {
+    const available = summary.limits[name];
+    if (available !== undefined) requiredLimits[name] = Math.min(wanted, available);
+  }
+  // A finer alignment lets more views be bound where they lie.
+  const alignment = summary.limits.minStorageBufferOffsetAlignment;
+  if (alignment) requiredLimits.minStorageBufferOffsetAlignment = alignment;
+  try {
+    return await adapter.requestDevice({
+      label: "denodino",
+      requiredLimits,
+      requiredFeatures: timestamps ? ["timestamp-query"] : [],
+    });
+  } catch (cause) {
+    throw new Error(
+      `webgpu: adapter "${summary.description}" refused a device (${messageOf(cause)}); update its driver`,
+      { cause },
+    );
+  }
+}
+
+/** The message of anything thrown. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}

@@ -1,0 +1,141 @@
+// Writes the WGSL of fused attention: one pass over the keys with a running maximum, so that no score leaves the workgroup.
+import type { Kernel } from "../shader.ts";
+import { source } from "./sources.ts";
+import {
+  ATTENTION_PARTS,
+  ATTENTION_THREADS,
+  type AttentionVariant,
+  columnGroups,
+  loadFour,
+  multiplyRows,
+  probsPitch,
+  putProbability,
+  range,
+  rowPitch,
+  stage,
+  storeFour,
+  weighRows,
+} from "./attention_tiles.ts";
+
+/** The forward kernel; bindings qkv, y, lse. One workgroup a (image, head, tile of queries). */
+export function attentionForwardKernel(variant: AttentionVariant): Kernel {
+  const { width, rq, rk } = variant;
+  return {
+    name: `attention ${width} ${rq}x${rk}`,
+    sources: [
+      source(width % 4 === 0 ? "vec4" : "scalar"),
+      source("grid"),
+      ...ATTENTION_PARTS.map(source),
+      { file: "gpu/kernels/attention_forward.ts", text: forwardSource(variant) },
+    ],
+  };
+}
+
+function forwardSource({ width, rq, rk }: AttentionVariant): string {
+  const bq = 8 * rq, bk = 8 * rk, pitch = rowPitch(width);
+  const rows = range(rq), keys = range(rk), groups = range(columnGroups(width));
+  const each = (make: (i: number) => string) => rows.map(make).join("\n");
+  return `
+// y = softmax(q·kᵀ·scale)·v and lse = log Σ exp(q·kᵀ·scale); qkv [B·N, 3·H·${width}], y [B·queries, H·${width}], lse [B, H, queries].
+struct Params { images: u32, tokens: u32, heads: u32, queries: u32, tiles: u32, hasLse: u32, scale: f32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> qkv: array<V>;
+@group(0) @binding(2) var<storage, read_write> y: array<V>;
+@group(0) @binding(3) var<storage, read_write> lse: array<f32>;
+
+var<workgroup> queryTile: array<vec4f, ${bq * pitch}>;
+var<workgroup> keyTile: array<vec4f, ${bk * pitch}>; // keys, then values
+var<workgroup> probs: array<vec4f, ${bq * probsPitch(bk)}>;
+var<workgroup> meeting: array<vec4f, ${2 * bq}>; // eight numbers a row
+
+${loadFour("qkv", width)}
+${storeFour("y", width)}
+
+@compute @workgroup_size(${ATTENTION_THREADS})
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let index = groupIndex(group, groups);
+  if (index >= p.images * p.heads * p.tiles) {
+    return;
+  }
+  let firstQuery = index % p.tiles * ${bq}u;
+  let head = index / p.tiles % p.heads;
+  let image = index / (p.tiles * p.heads);
+  let pitch = 3u * p.heads * ${width}u;
+  let base = image * p.tokens * pitch + head * ${width}u;
+  let tx = thread % 8u;
+  let ty = thread / 8u;
+${stage("queryTile", "qkv", bq, width, "firstQuery", "p.queries", "base", "pitch")}
+${each((i) => `  var most${i} = -3.4028234e38f;\n  var mass${i} = 0.0;`)}
+${rows.flatMap((i) => groups.map((n) => `  var o${i}_${n} = vec4f();`)).join("\n")}
+  for (var firstKey = 0u; firstKey < p.tokens; firstKey += ${bk}u) {
+${stage("keyTile", "qkv", bk, width, "firstKey", "p.tokens", `base + p.heads * ${width}u`, "pitch")}
+  workgroupBarrier();
+${rows.flatMap((i) => keys.map((j) => `  var s${i}_${j} = 0.0;`)).join("\n")}
+${multiplyRows("queryTile", "keyTile", "s", rq, rk, width)}
+${
+    keys.map((j) =>
+      `  let beyond${j} = firstKey + tx + ${8 * j}u >= p.tokens;\n` +
+      each((i) => `  s${i}_${j} = select(s${i}_${j} * p.scale, -3.4028234e38f, beyond${j});`)
+    ).join("\n")
+  }
+${
+    each((i) =>
+      `  meeting[2u * (ty + ${8 * i}u) + tx / 4u][tx % 4u] = ${
+        keys.map((j) => `s${i}_${j}`).reduce((a, b) => `max(${a}, ${b})`)
+      };`
+    )
+  }
+  workgroupBarrier();
+${
+    each((i) => {
+      const name = `peak${i}`;
+      return `  let ${name} = max(meeting[2u * (ty + ${8 * i}u)], meeting[2u * (ty + ${8 * i}u) + 1u]);
+  let higher${i} = max(most${i}, max(max(${name}.x, ${name}.y), max(${name}.z, ${name}.w)));
+  let shrink${i} = exponential1(most${i} - higher${i});
+  most${i} = higher${i};
+  mass${i} *= shrink${i};
+${groups.map((n) => `  o${i}_${n} *= shrink${i};`).join("\n")}`;
+    })
+  }
+${
+    rows.flatMap((i) =>
+      keys.map((j) =>
+        `  s${i}_${j} = exponential1(s${i}_${j} - most${i});\n  mass${i} += s${i}_${j};\n  ` +
+        putProbability(i, j, bk, `s${i}_${j}`)
+      )
+    ).join("\n")
+  }
+${stage("keyTile", "qkv", bk, width, "firstKey", "p.tokens", `base + 2u * p.heads * ${width}u`, "pitch")}
+  workgroupBarrier();
+${weighRows("probs", "keyTile", "o", rq, bk, width)}
+  workgroupBarrier();
+  }
+${each((i) => `  meeting[2u * (ty + ${8 * i}u) + tx / 4u][tx % 4u] = mass${i};`)}
+  workgroupBarrier();
+${
+    each((i) =>
+      `  let query${i} = firstQuery + ty + ${8 * i}u;
+  if (query${i} < p.queries) {
+    let parts = meeting[2u * (ty + ${8 * i}u)] + meeting[2u * (ty + ${8 * i}u) + 1u];
+    let mass = (parts.x + parts.y) + (parts.z + parts.w);
+    let at = ((image * p.queries + query${i}) * p.heads + head) * ${width}u;
+${
+        groups.map((n) =>
+          `    if (4u * (tx + ${8 * n}u) < ${width}u) {
+      store_y(o${i}_${n} / mass, at + 4u * (tx + ${8 * n}u), ${width}u - 4u * (tx + ${8 * n}u));
+    }`
+        ).join("\n")
+      }
+    if (p.hasLse != 0u && tx == 0u) {
+      lse[(image * p.heads + head) * p.queries + query${i}] = most${i} + logarithm1(mass);
+    }
+  }`
+    )
+  }
+}
+`;
+}

@@ -1,0 +1,20 @@
+// y[yAt + i] = x[xAt + i], i < words; of the last word only the bytes in `lastMask`.
+// 32-bit words of any type; both offsets are free, so this also moves views that cannot be bound where they lie.
+struct Params { words: u32, xAt: u32, yAt: u32, lastMask: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> x: array<u32>;
+@group(0) @binding(2) var<storage, read_write> y: array<u32>;
+
+@compute @workgroup_size(256)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let i = groupIndex(group, groups) * 256u + thread;
+  if (i >= p.words) {
+    return;
+  }
+  let mask = select(0xffffffffu, p.lastMask, i == p.words - 1u);
+  y[p.yAt + i] = (y[p.yAt + i] & ~mask) | (x[p.xAt + i] & mask);
+}

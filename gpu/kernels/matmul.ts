@@ -1,0 +1,231 @@
+// Writes the WGSL of a matrix product for one tile shape: register-tiled, staged k-major, the inner block without a loop.
+import type { Kernel } from "../shader.ts";
+import { source } from "./sources.ts";
+import { type Tile, TILE_PADDING, tileName, tileThreads } from "./matmul_tiles.ts";
+
+/** Which product to write. */
+export interface MatmulVariant {
+  readonly tile: Tile;
+  /** A is stored [k, m]. */
+  readonly transA: boolean;
+  /** B is stored [n, k]. */
+  readonly transB: boolean;
+  /** Four floats a load and store; the contiguous extents of A, B and C are multiples of four. */
+  readonly vector: boolean;
+  /** The epilogue may be GELU or its derivative; without, the kernel is shorter. */
+  readonly gelu: boolean;
+  /** Store plain partial products [split, m, n]. */
+  readonly split: boolean;
+}
+
+/** The kernel of a variant. */
+export function matmulKernel(variant: MatmulVariant): Kernel {
+  const { tile, transA, transB, vector, gelu, split } = variant;
+  const name = `matmul ${tileName(tile)} ${transA ? "T" : "N"}${transB ? "T" : "N"}${vector ? " vec4" : ""}` +
+    `${gelu ? " gelu" : ""}${split ? " split" : ""}`;
+  return {
+    name,
+    constants: { WITH_GELU: gelu ? 1 : 0 },
+    sources: [
+      source(vector ? "vec4" : "scalar"),
+      source("grid"),
+      ...(gelu ? [source("math")] : [{ file: "gpu/kernels/matmul.ts", text: NO_GELU }]),
+      source("epilogue"),
+      { file: "gpu/kernels/matmul.ts", text: matmulSource(variant) },
+    ],
+  };
+}
+
+const NO_GELU = `
+fn gelu(x: V) -> V { return x; }
+fn geluDerivative(x: V) -> V { return x; }`;
+
+/**
+ * One workgroup a tile of c: BM×BN, held in registers as TM×TN a thread, in named vec4s since naga clamps every array index.
+ * Per step of BK: the next pieces of A and B travel from memory to registers while this step computes from workgroup memory.
+ * Rows of a thread are in groups of four, BM/2 apart when there are eight, so that neighbouring threads read neighbouring banks.
+ */
+function matmulSource({ tile, transA, transB, vector, split }: MatmulVariant): string {
+  const { bm, bn, bk, tm, tn } = tile;
+  const threads = tileThreads(tile);
+  const across = bn / tn;
+  const rowGroups = tm / 4, columnGroups = tn / 4;
+  const pitchA = (bm + TILE_PADDING) / 4, pitchB = (bn + TILE_PADDING) / 4;
+  const loadsA = bm * bk / 4 / threads, loadsB = bn * bk / 4 / threads;
+  const a = stager("a", transA, bm, bk, pitchA, loadsA, threads);
+  const b = stager("b", !transB, bn, bk, pitchB, loadsB, threads);
+  const lines: string[] = [];
+  const rows = range(tm), groups = range(columnGroups);
+  for (const i of rows) for (const j of groups) lines.push(`  var c${i}_${j} = vec4f();`);
+  const accumulators = lines.join("\n");
+  const inner = range(bk).map((k) => {
+    const fetch = [
+      ...range(rowGroups).map((g) =>
+        `    let a${k}_${g} = stagedA[${k * pitchA + g * (bm / 4 / rowGroups)}u + rowGroup];`
+      ),
+      ...groups.map((g) => `    let b${k}_${g} = stagedB[${k * pitchB + g * (bn / 4 / columnGroups)}u + columnGroup];`),
+    ];
+    const multiply = rows.flatMap((i) =>
+      groups.map((j) =>
+        `    c${i}_${j} = fma(vec4f(a${k}_${Math.floor(i / 4)}.${"xyzw"[i % 4]}), b${k}_${j}, c${i}_${j});`
+      )
+    );
+    return [...fetch, ...multiply].join("\n");
+  }).join("\n");
+  const stores = rows.flatMap((i) =>
+    groups.map((j) => {
+      const row = `tileRow + ${Math.floor(i / 4) * (bm / rowGroups) + i % 4}u + 4u * rowGroup`;
+      const column = `tileColumn + ${j * (bn / columnGroups)}u + 4u * columnGroup`;
+      return `  store4(c${i}_${j}, ${row}, ${column}, part);`;
+    })
+  ).join("\n");
+  return `
+struct Params {
+  m: u32, n: u32, k: u32, flags: u32, rowsPerScale: u32,
+  tilesM: u32, tilesN: u32, splits: u32, perSplit: u32, // inner elements of a split, a multiple of BK
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> a: array<V>;
+@group(0) @binding(2) var<storage, read_write> b: array<V>;
+@group(0) @binding(3) var<storage, read_write> c: array<V>;
+@group(0) @binding(4) var<storage, read_write> bias: array<V>;
+@group(0) @binding(5) var<storage, read_write> residual: array<V>;
+@group(0) @binding(6) var<storage, read_write> rowScale: array<f32>;
+@group(0) @binding(7) var<storage, read_write> pre: array<V>;
+
+var<workgroup> stagedA: array<vec4f, ${bk * pitchA}>;
+var<workgroup> stagedB: array<vec4f, ${bk * pitchB}>;
+
+${loader("a", vector)}
+${loader("b", vector)}
+${storer(vector, split)}
+@compute @workgroup_size(${threads})
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let index = groupIndex(group, groups);
+  let perPart = p.tilesM * p.tilesN;
+  let part = index / perPart;
+  if (part >= p.splits) {
+    return;
+  }
+  // Bands of eight rows of tiles, down then across: workgroups that run together share rows of A and of B in cache.
+  let within = index % perPart;
+  let band = within / (8u * p.tilesN);
+  let height = min(8u, p.tilesM - 8u * band);
+  let inBand = within - band * 8u * p.tilesN;
+  let tileRow = (8u * band + inBand % height) * ${bm}u;
+  let tileColumn = (inBand / height) * ${bn}u;
+  let begin = part * p.perSplit;
+  let end = min(begin + p.perSplit, p.k);
+  let rowGroup = thread / ${across}u;
+  let columnGroup = thread % ${across}u;
+${a.indices}
+${b.indices}
+${accumulators}
+  var k = begin;
+${a.load("var ")}
+${b.load("var ")}
+  while (k < end) {
+${a.stage}
+${b.stage}
+    workgroupBarrier();
+    k += ${bk}u;
+    if (k < end) {
+${a.load("")}
+${b.load("")}
+    }
+${inner}
+    workgroupBarrier();
+  }
+${stores}
+}
+`;
+}
+
+function range(n: number): number[] {
+  return Array.from({ length: n }, (_, i) => i);
+}
+
+/** How a thread brings its share of one operand from memory into the staged, k-major tile. */
+function stager(
+  operand: "a" | "b",
+  kMajor: boolean,
+  extent: number,
+  bk: number,
+  pitch: number,
+  loads: number,
+  threads: number,
+): { indices: string; load: (declare: string) => string; stage: string } {
+  const staged = operand === "a" ? "stagedA" : "stagedB";
+  const start = operand === "a" ? "tileRow" : "tileColumn";
+  const limit = operand === "a" ? "p.m" : "p.n";
+  const each = range(loads);
+  // Four neighbours in memory lie along the tile's own extent (k-major), or along k.
+  const perRow = kMajor ? extent / 4 : bk / 4;
+  const indices = each.map((i) => {
+    const slot = `(thread + ${i * threads}u)`;
+    return `  let ${operand}Fast${i} = ${slot} % ${perRow}u;\n  let ${operand}Slow${i} = ${slot} / ${perRow}u;`;
+  }).join("\n");
+  const load = (declare: string) =>
+    each.map((i) =>
+      kMajor
+        ? `  ${declare}${operand}Next${i} = load_${operand}(k + ${operand}Slow${i}, end, ${start} + 4u * ${operand}Fast${i}, ${limit}, ${limit});`
+        : `  ${declare}${operand}Next${i} = load_${operand}(${start} + ${operand}Slow${i}, ${limit}, k + 4u * ${operand}Fast${i}, end, p.k);`
+    ).join("\n");
+  const stage = each.map((i) =>
+    kMajor
+      ? `    ${staged}[${operand}Slow${i} * ${pitch}u + ${operand}Fast${i}] = ${operand}Next${i};`
+      : range(4).map((j) =>
+        `    ${staged}[(4u * ${operand}Fast${i} + ${j}u) * ${pitch}u + ${operand}Slow${i} / 4u][${operand}Slow${i} % 4u] = ${operand}Next${i}.${
+          "xyzw"[j]
+        };`
+      ).join("\n")
+  ).join("\n");
+  return { indices, load, stage };
+}
+
+/** Four neighbours of a row, zeros beyond either end. */
+function loader(operand: "a" | "b", vector: boolean): string {
+  const head = `fn load_${operand}(row: u32, rows: u32, column: u32, columns: u32, pitch: u32) -> vec4f {`;
+  if (vector) {
+    return `${head}
+  if (row < rows && column < columns) {
+    return ${operand}[(row * pitch + column) / 4u];
+  }
+  return vec4f();
+}`;
+  }
+  const element = (i: number) =>
+    `  if (column + ${i}u < columns) {
+    v.${"xyzw"[i]} = ${operand}[at + ${i}u];
+  }`;
+  return `${head}
+  var v = vec4f();
+  if (row >= rows) {
+    return v;
+  }
+  let at = row * pitch + column;
+${range(4).map(element).join("\n")}
+  return v;
+}`;
+}
+
+function storer(vector: boolean, split: boolean): string {
+  const plain = (value: string, at: string) => `c[(part * p.m + row) * (p.n / WIDTH) + ${at}] = ${value};`;
+  const put = (value: string, at: string) =>
+    split ? plain(value, at) : `storeProduct(${value}, row, ${at}, p.n / WIDTH);`;
+  const body = vector
+    ? `if (column < p.n) {\n    ${put("v", "column / 4u")}\n  }`
+    : range(4).map((i) => `if (column + ${i}u < p.n) {\n    ${put(`v.${"xyzw"[i]}`, `column + ${i}u`)}\n  }`).join(
+      "\n  ",
+    );
+  return `fn store4(v: vec4f, row: u32, column: u32, part: u32) {
+  if (row >= p.m) {
+    return;
+  }
+  ${body}
+}`;
+}

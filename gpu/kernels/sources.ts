@@ -1,0 +1,118 @@
+// The WGSL files as text, under their names: the only form that works from disk, over HTTP and inside a binary.
+import type { Kernel, SourceFile } from "../shader.ts";
+import add from "./add.wgsl" with { type: "text" };
+import addPart from "./add_part.wgsl" with { type: "text" };
+import assembleTokens from "./assemble_tokens.wgsl" with { type: "text" };
+import assembleTokensBackward from "./assemble_tokens_backward.wgsl" with { type: "text" };
+import attentionDelta from "./attention_delta.wgsl" with { type: "text" };
+import attentionProbs from "./attention_probs.wgsl" with { type: "text" };
+import batchNorm from "./batch_norm.wgsl" with { type: "text" };
+import batchNormBackward from "./batch_norm_backward.wgsl" with { type: "text" };
+import batchNormBackwardPartial from "./batch_norm_backward_partial.wgsl" with { type: "text" };
+import batchNormPartial from "./batch_norm_partial.wgsl" with { type: "text" };
+import batchNormStats from "./batch_norm_stats.wgsl" with { type: "text" };
+import centerUpdate from "./center_update.wgsl" with { type: "text" };
+import centeredSoftmax from "./centered_softmax.wgsl" with { type: "text" };
+import checkFinite from "./check_finite.wgsl" with { type: "text" };
+import columnSum from "./column_sum.wgsl" with { type: "text" };
+import copy from "./copy.wgsl" with { type: "text" };
+import dinoLoss from "./dino_loss.wgsl" with { type: "text" };
+import ema from "./ema.wgsl" with { type: "text" };
+import epilogue from "./epilogue.wgsl" with { type: "text" };
+import gatherRows from "./gather_rows.wgsl" with { type: "text" };
+import gelu from "./gelu.wgsl" with { type: "text" };
+import geluBackward from "./gelu_backward.wgsl" with { type: "text" };
+import gradientNorms from "./gradient_norms.wgsl" with { type: "text" };
+import gradientNormsTotal from "./gradient_norms_total.wgsl" with { type: "text" };
+import grid from "./grid.wgsl" with { type: "text" };
+import l2Normalize from "./l2_normalize.wgsl" with { type: "text" };
+import l2NormalizeBackward from "./l2_normalize_backward.wgsl" with { type: "text" };
+import layerNorm from "./layer_norm.wgsl" with { type: "text" };
+import layerNormBackward from "./layer_norm_backward.wgsl" with { type: "text" };
+import math from "./math.wgsl" with { type: "text" };
+import matmulSplitSum from "./matmul_split_sum.wgsl" with { type: "text" };
+import optimizerPrepare from "./optimizer_prepare.wgsl" with { type: "text" };
+import optimizerUpdate from "./optimizer_update.wgsl" with { type: "text" };
+import patchify from "./patchify.wgsl" with { type: "text" };
+import record from "./record.wgsl" with { type: "text" };
+import resample from "./resample.wgsl" with { type: "text" };
+import rows from "./rows.wgsl" with { type: "text" };
+import scalar from "./scalar.wgsl" with { type: "text" };
+import scaleRows from "./scale_rows.wgsl" with { type: "text" };
+import scatterRows from "./scatter_rows.wgsl" with { type: "text" };
+import sum from "./sum.wgsl" with { type: "text" };
+import topK from "./top_k.wgsl" with { type: "text" };
+import unpatchify from "./unpatchify.wgsl" with { type: "text" };
+import vec4 from "./vec4.wgsl" with { type: "text" };
+import weightNormBackward from "./weight_norm_backward.wgsl" with { type: "text" };
+
+const FILES = {
+  add,
+  add_part: addPart,
+  assemble_tokens: assembleTokens,
+  assemble_tokens_backward: assembleTokensBackward,
+  attention_delta: attentionDelta,
+  attention_probs: attentionProbs,
+  batch_norm: batchNorm,
+  batch_norm_backward: batchNormBackward,
+  batch_norm_backward_partial: batchNormBackwardPartial,
+  batch_norm_partial: batchNormPartial,
+  batch_norm_stats: batchNormStats,
+  center_update: centerUpdate,
+  centered_softmax: centeredSoftmax,
+  check_finite: checkFinite,
+  column_sum: columnSum,
+  copy,
+  dino_loss: dinoLoss,
+  ema,
+  epilogue,
+  gather_rows: gatherRows,
+  gelu,
+  gelu_backward: geluBackward,
+  gradient_norms: gradientNorms,
+  gradient_norms_total: gradientNormsTotal,
+  grid,
+  l2_normalize: l2Normalize,
+  l2_normalize_backward: l2NormalizeBackward,
+  layer_norm: layerNorm,
+  layer_norm_backward: layerNormBackward,
+  math,
+  matmul_split_sum: matmulSplitSum,
+  optimizer_prepare: optimizerPrepare,
+  optimizer_update: optimizerUpdate,
+  patchify,
+  record,
+  resample,
+  rows,
+  scalar,
+  scale_rows: scaleRows,
+  scatter_rows: scatterRows,
+  sum,
+  top_k: topK,
+  unpatchify,
+  vec4,
+  weight_norm_backward: weightNormBackward,
+};
+
+/** A file of this folder, without its extension. */
+export type KernelFile = keyof typeof FILES;
+
+/** A file as a part of a kernel. */
+export function source(name: KernelFile): SourceFile {
+  return { file: `gpu/kernels/${name}.wgsl`, text: FILES[name] };
+}
+
+/** What a kernel is put together from. */
+export interface KernelParts {
+  /** Floats a thread handles at a time: `V` is f32 or vec4f. */
+  readonly width?: 1 | 4;
+  /** Files to put in front, besides the grid and the vector type. */
+  readonly with?: readonly KernelFile[];
+  readonly constants?: Readonly<Record<string, number>>;
+}
+
+/** A kernel whose main file is `name`. */
+export function kernel(name: KernelFile, { width = 1, with: parts = [], constants }: KernelParts = {}): Kernel {
+  const sources = [width === 4 ? "vec4" : "scalar", "grid", ...parts, name] as const;
+  return { name: width === 4 ? `${name}/vec4` : name, sources: sources.map((s) => source(s)), constants };
+}

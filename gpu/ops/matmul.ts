@@ -1,0 +1,51 @@
+// Matrix products: a variant and a split for each shape, the epilogue on the store or on the sum of the splits.
+import { matmulExtents } from "../../models/graph/ops/matmul.ts";
+import type { OpOf } from "../../models/graph/ops/mod.ts";
+import { size } from "../../models/graph/tensor.ts";
+import { kernel } from "../kernels/sources.ts";
+import { matmulKernel } from "../kernels/matmul.ts";
+import type { Lowering } from "../lowering.ts";
+import { widthOf } from "./elementwise.ts";
+import type { Binding } from "../dispatch.ts";
+
+/** Bits of the epilogue, as `epilogue.wgsl` has them. */
+const FLAG = { bias: 1, residual: 2, rowScale: 4, accumulate: 8, gelu: 16, keepsPre: 32, geluBackward: 64 };
+
+export function lowerMatmul(l: Lowering, op: OpOf<"matmul">): void {
+  const { m, n, k } = matmulExtents(op);
+  const { transA, transB, epilogue, accumulate } = op.attrs;
+  const { bias, residual, rowScale } = op.in;
+  const pre = op.in.pre ?? op.out.pre;
+  const flags = (bias ? FLAG.bias : 0) | (residual ? FLAG.residual : 0) | (rowScale ? FLAG.rowScale : 0) |
+    (accumulate ? FLAG.accumulate : 0) | (epilogue === "gelu" ? FLAG.gelu : 0) | (op.out.pre ? FLAG.keepsPre : 0) |
+    (epilogue === "geluBackward" ? FLAG.geluBackward : 0);
+  const rowsPerScale = rowScale ? m / size(rowScale) : 1;
+  const gelu = epilogue !== "none";
+  const { tile, splits: wanted } = l.chooseMatmul({ m, n, k, transA, transB }, l.limits);
+  // Whole steps of BK a split, and no split without work.
+  const perSplit = Math.max(tile.bk, Math.ceil(Math.ceil(k / wanted) / tile.bk) * tile.bk);
+  const splits = Math.max(1, Math.ceil(k / perSplit));
+  const vector = widthOf(n, transA ? m : k, ...(transB ? [k] : [])) === 4;
+  const tilesM = Math.ceil(m / tile.bm), tilesN = Math.ceil(n / tile.bn);
+  const u = [m, n, k, flags, rowsPerScale, tilesM, tilesN, splits, perSplit];
+  const epilogueSlots = [l.of(bias), l.of(residual), l.of(rowScale), l.of(pre)];
+  const a = l.of(op.in.a), b = l.of(op.in.b), c = l.of(op.out.c);
+  const emit = (to: Binding, split: boolean, slots: readonly Binding[]) => {
+    const variant = matmulKernel({ tile, transA, transB, vector, gelu: gelu && !split, split });
+    l.emit(variant, [a, b, to, ...slots], { u }, tilesM * tilesN * splits);
+  };
+  if (splits === 1) {
+    emit(c, false, epilogueSlots);
+    return;
+  }
+  const partial = l.scratch(splits * m * n * 4);
+  const none = l.of(undefined);
+  emit(partial, true, [none, none, none, none]);
+  const width = widthOf(n);
+  l.emit(
+    kernel("matmul_split_sum", { width, with: ["math", "epilogue"], constants: { WITH_GELU: 1 } }),
+    [partial, c, ...epilogueSlots],
+    { u: [m * n / width, n / width, splits, flags, rowsPerScale] },
+    Math.ceil(m * n / width / 256),
+  );
+}
