@@ -69,7 +69,11 @@ export class CounterRandom {
   #draws = 0;
   #spareNormal = NaN;
 
-  /** @throws {RangeError} if a coordinate is not an unsigned 32-bit integer or `seed` not a safe integer ≥ 0 */
+  /**
+   * Starts at the first draw of the coordinates.
+   *
+   * @throws {RangeError} if a coordinate is not an unsigned 32-bit integer or `seed` not a safe integer ≥ 0
+   */
   constructor(seed: number, stream: Stream, a = 0, b = 0, c = 0) {
     if (!Number.isSafeInteger(seed) || seed < 0) {
       throw new RangeError(`seed ${seed} is not a whole number between 0 and 2^53 - 1`);

@@ -9,30 +9,32 @@ import {
   tapsForImages,
 } from "../../models/image/crop.ts";
 import type { AdjustmentKind } from "../../models/image/color.ts";
+import type { FittedConfig } from "../config_check.ts";
 
-/** What the views of an image are drawn from; the fields and their defaults are those of the configuration. */
-export interface MultiCropOptions {
-  globalCropSize: number;
-  localCropSize: number;
-  localCropsNumber: number;
-  globalCropsScale: readonly number[];
-  localCropsScale: readonly number[];
-  cropRatio: readonly number[];
-  flipProb: number;
-  jitterProb: number;
-  brightness: number;
-  contrast: number;
-  saturation: number;
-  hue: number;
-  grayProb: number;
-  blurProbGlobal1: number;
-  blurProbGlobal2: number;
-  blurProbLocal: number;
-  blurSigma: readonly number[];
-  scaleBlur: boolean;
-  solarizeProb: number;
-  solarizeThreshold: number;
-}
+/** What the views of an image are drawn from: a part of the configuration, where every field is explained. */
+export type MultiCropOptions = Pick<
+  FittedConfig,
+  | "globalCropSize"
+  | "localCropSize"
+  | "localCropsNumber"
+  | "globalCropsScale"
+  | "localCropsScale"
+  | "cropRatio"
+  | "flipProb"
+  | "jitterProb"
+  | "brightness"
+  | "contrast"
+  | "saturation"
+  | "hue"
+  | "grayProb"
+  | "blurProbGlobal1"
+  | "blurProbGlobal2"
+  | "blurProbLocal"
+  | "blurSigma"
+  | "scaleBlur"
+  | "solarizeProb"
+  | "solarizeThreshold"
+>;
 
 /** Views 0 and 1 are global, the others local. */
 export const GLOBAL_VIEWS = 2;
@@ -44,9 +46,13 @@ const ATTEMPTS = 10; // of torchvision, before it takes the central box
 
 /** A box in an image, in pixels. */
 export interface Box {
+  /** First row. */
   top: number;
+  /** First column. */
   left: number;
+  /** Rows. */
   height: number;
+  /** Columns. */
   width: number;
 }
 
@@ -99,6 +105,11 @@ export class CropSampler {
   readonly #order: AdjustmentKind[] = ["brightness", "contrast", "saturation", "hue"];
   readonly #blurScale: number;
 
+  /**
+   * Prepares draws.
+   *
+   * @param seed of the run
+   */
   constructor(readonly options: MultiCropOptions, seed: number) {
     this.#random = new CounterRandom(seed, STREAM.augmentation);
     this.#blurScale = options.scaleBlur ? options.globalCropSize / BLUR_REFERENCE_SIZE : 1;
@@ -157,11 +168,15 @@ export class CropSampler {
 
 /** The crops of one size in a batch, and the tables to upload for them. */
 export interface CropGroup {
+  /** Side of the crops, in pixels. */
   readonly size: number;
+  /** Number of the group's first view. */
   readonly firstView: number;
+  /** Views of each image. */
   readonly views: number;
   /** View-major, as the networks take them: the crop of image b in view v is number (v − firstView)·batch + b. */
   readonly crops: readonly CropParameters[];
+  /** Holds the tables of the last batch. */
   readonly planner: CropPlanner;
   /** Words of `planner.taps` that the last batch uses. */
   tapWords: number;
@@ -169,10 +184,13 @@ export interface CropGroup {
 
 /** Plans all views of a batch: the global crops in one group, the local ones in another. */
 export class MultiCropPlanner {
+  /** Global crops, then local ones where there are any. */
   readonly groups: readonly CropGroup[];
   readonly #sampler: CropSampler;
 
   /**
+   * Makes room for the tables of a batch.
+   *
    * @param batch images a step
    * @param longestSide of any image of the data set, in pixels: decides how many taps there is room for
    */

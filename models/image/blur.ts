@@ -6,8 +6,11 @@ export const BLUR_PASSES = 3;
 
 /** A box of 2·radius + 1 samples of weight `inner` and one more on each side of weight `outer`, in 2^-24. */
 export interface BoxWeights {
+  /** Whole samples on each side of the centre. */
   radius: number;
+  /** Weight of each of the 2·radius + 1 central samples. */
   inner: number;
+  /** Weight of the two samples beyond them. */
   outer: number;
 }
 

@@ -11,7 +11,9 @@ export const NO_SOLARIZE = 256;
 
 /** One colour adjustment; `factor` as in torchvision: 1 (0 for hue, in turns) changes nothing, `gray` has none. */
 export interface Adjustment {
+  /** What is adjusted. */
   kind: AdjustmentKind;
+  /** By how much. */
   factor: number;
 }
 
@@ -23,14 +25,19 @@ export interface Adjustment {
 export interface CropParameters {
   /** Which image of the batch. */
   image: number;
-  /** Box in the image, in pixels. */
+  /** First row of the box, in pixels of the image. */
   top: number;
+  /** First column of the box. */
   left: number;
+  /** Rows of the box. */
   height: number;
+  /** Columns of the box. */
   width: number;
   /** Size the box is resized to, and the window of it that is kept; by default exactly the crop. */
   resized?: { height: number; width: number; top: number; left: number };
+  /** Filter of the resize. */
   interpolation: Interpolation;
+  /** Left and right change places. */
   flip: boolean;
   /** In drawn order; at most {@link MAX_ADJUSTMENTS}, and one contrast among them. */
   adjustments: Adjustment[];
@@ -126,9 +133,13 @@ export const RECORD = {
 
 /** How many crops of what size, and how many taps an output sample may have. */
 export interface CropCapacity {
+  /** Crops of a batch. */
   readonly count: number;
+  /** Rows of a crop. */
   readonly height: number;
+  /** Columns of a crop. */
   readonly width: number;
+  /** Taps an output sample may have along an axis. */
   readonly maxTaps: number;
 }
 
@@ -152,6 +163,7 @@ export class CropPlanner {
   readonly #box: BoxWeights = { radius: 0, inner: 0, outer: 0 };
   readonly #axis: Axis = { source: 1, target: 1, windowStart: 0, windowCount: 1, reversed: false };
 
+  /** Makes arrays of this capacity. */
   constructor(readonly capacity: CropCapacity) {
     this.table = new Int32Array(capacity.count * RECORD.words);
     this.taps = new Int32Array(tapCapacity(capacity));

@@ -2,8 +2,11 @@
 
 /** An image: `data` holds height × width × 3 bytes, row-major, red first. */
 export interface Raster {
+  /** The bytes. */
   readonly data: Uint8Array;
+  /** Rows. */
   readonly height: number;
+  /** Columns. */
   readonly width: number;
 }
 

@@ -48,8 +48,9 @@ export interface Axis {
   source: number;
   /** Samples the whole axis becomes. */
   target: number;
-  /** First of the target samples wanted, and how many; a centre crop takes fewer than all. */
+  /** First of the target samples wanted; a centre crop takes fewer than all. */
   windowStart: number;
+  /** Target samples wanted. */
   windowCount: number;
   /** Last sample first: a flip costs nothing. */
   reversed: boolean;

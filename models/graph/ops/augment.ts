@@ -47,6 +47,7 @@ export interface AugmentTensors {
   table: Tensor;
   /** i32, the planner's taps; only the words in use need be written. */
   taps: Tensor;
+  /** f32: patches, or levels. */
   crops: Tensor;
   /** f32 [3, 256], a constant: the normalised value of each level. */
   levels: Tensor;
@@ -54,7 +55,9 @@ export interface AugmentTensors {
 
 /** Colour statistics: a level v of channel c becomes (v/255 − mean[c]) / deviation[c]. */
 export interface Normalization {
+  /** Of red, green and blue, in 0 … 1. */
   mean: readonly number[];
+  /** What divides them. */
   deviation: readonly number[];
 }
 
@@ -142,6 +145,7 @@ const KIND_NAMES = Object.entries(ADJUSTMENT).reduce<AdjustmentKind[]>((names, [
   return names;
 }, []);
 
+/** The reference of {@link AugmentOp}: Pillow's arithmetic, step by step. It has no gradient. */
 export const augmentRule: OpRule<AugmentOp> = {
   reference(op, at) {
     const pixels = Uint8Array.from(at(op.in.pixels)), taps = Int32Array.from(at(op.in.taps));
