@@ -1,0 +1,116 @@
+// Program → list of steps: each operation becomes one or a few, with addresses and extents filled in.
+import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
+import type { Op } from "../models/graph/ops/mod.ts";
+import { aligned, type MemoryPlan } from "../models/graph/plan.ts";
+import type { Program } from "../models/graph/program.ts";
+import { byteLength, bytesPerElement, rootOf, type Tensor } from "../models/graph/tensor.ts";
+import type { Code } from "./codes.ts";
+import { StepField, StepFlag } from "./codes.ts";
+import type { AnyLowering, Lowering, Lowerings } from "./lowering.ts";
+import { allocated, type Layout } from "./memory.ts";
+import { attentionLowerings } from "./ops/attention.ts";
+import { elementwiseLowerings } from "./ops/elementwise.ts";
+import { lossLowerings } from "./ops/loss.ts";
+import { matmulLowerings } from "./ops/matmul.ts";
+import { normLowerings } from "./ops/norm.ts";
+import { optimizerLowerings } from "./ops/optimizer.ts";
+import { tokenLowerings } from "./ops/tokens.ts";
+
+const lowerings: Lowerings = {
+  ...matmulLowerings,
+  ...elementwiseLowerings,
+  ...normLowerings,
+  ...attentionLowerings,
+  ...tokenLowerings,
+  ...lossLowerings,
+  ...optimizerLowerings,
+};
+
+/** One step, before it is written to the shared memory. */
+export interface Step {
+  readonly code: Code;
+  readonly chunks: number;
+  readonly args: readonly number[];
+  /** Index of the operation it belongs to. */
+  readonly op: number;
+}
+
+/** What the steps need beside tensors. */
+export interface StepList {
+  readonly steps: readonly Step[];
+  /** Bytes of scratch that steps of one operation share. */
+  readonly workspaceBytes: number;
+  /** Bytes of private scratch of a thread. */
+  readonly scratchBytes: number;
+}
+
+/** What lowering depends on beside the program. */
+export interface Machine {
+  readonly threads: number;
+  readonly tileColumns: number;
+}
+
+/** Lowers every operation. `address` tells where the root of a tensor lies. */
+export function lower(
+  program: Program,
+  machine: Machine,
+  address: (root: Tensor) => number,
+  workspaceAddress: number,
+): StepList {
+  const steps: Step[] = [];
+  let workspaceBytes = 0, scratchBytes = 0;
+  program.ops.forEach((op, index) => {
+    let used = 0;
+    const to: Lowering = {
+      ...machine,
+      at: (t) => t ? address(rootOf(t)) + (t.offset ?? 0) * bytesPerElement(t.dtype) : 0,
+      workspace(bytes) {
+        const start = workspaceAddress + used;
+        used += allocated(bytes);
+        workspaceBytes = Math.max(workspaceBytes, used);
+        return start;
+      },
+      scratch: (bytes) => scratchBytes = Math.max(scratchBytes, bytes),
+      step(code, chunks, args) {
+        if (chunks > 0) steps.push({ code, chunks, args, op: index });
+      },
+    };
+    loweringOf(op)(op, to);
+  });
+  return { steps, workspaceBytes, scratchBytes };
+}
+
+function loweringOf(op: Op): AnyLowering {
+  const found = lowerings[op.kind];
+  if (!found) throw new TypeError(`wasm: no kernel for operation "${op.kind}"`);
+  return found as AnyLowering;
+}
+
+/** Bytes of kernels' own scratch that a program takes on this backend, all threads together; opens nothing. */
+export function workspaceBytes(program: Program, { threads }: { threads: number }): number {
+  dropUnreadOutputs(program);
+  const { workspaceBytes, scratchBytes } = lower(program, { threads, tileColumns: 16 }, () => 0, 0);
+  return allocated(workspaceBytes) + threads * allocated(scratchBytes);
+}
+
+/** Address of an activation's root by the plan. */
+export function activationAddress(layout: Layout, plan: MemoryPlan, root: Tensor): number {
+  return layout.activationAddress(plan.offsets.get(root.id)!, aligned(byteLength(root)));
+}
+
+/** Steps of a single chunk are left to one thread, and only the last of several in a row is waited for. */
+export function writeSteps(words: Uint32Array, steps: readonly Step[], threads: number): void {
+  const perStep = StepField.bytes / 4;
+  steps.forEach(({ code, chunks, args }, i) => {
+    const solo = chunks === 1 || threads === 1;
+    const next = steps[i + 1];
+    const nextSolo = next !== undefined && (next.chunks === 1 || threads === 1);
+    const barrier = threads > 1 && !(solo && (nextSolo || !next));
+    const start = i * perStep;
+    words.fill(0, start, start + perStep);
+    words[start + StepField.code / 4] = code;
+    words[start + StepField.chunks / 4] = chunks;
+    words[start + StepField.flags / 4] = (solo ? StepFlag.solo : 0) | (barrier ? StepFlag.barrier : 0);
+    words.set(args, start + StepField.arguments / 4);
+  });
+}

@@ -1,0 +1,154 @@
+// Where things lie in the one shared memory: persistent buffers from the bottom, what a run needs from the top.
+import { Control } from "./codes.ts";
+
+/** Every allocation starts at a multiple of this: four cache lines, and any vector load stays inside the padding. */
+const ALIGNMENT = 256;
+
+/** The last bytes of the memory belong to nobody: vector loads may look past the end of a buffer. */
+const GUARD = 4096;
+
+/** Where the control block lies; address 0 means "absent" to kernels. */
+export const CONTROL_ADDRESS = 1024;
+
+const PAGE = 65536;
+
+/** Bytes rounded up to whole allocations. */
+export function allocated(bytes: number): number {
+  return Math.max(1, Math.ceil(bytes / ALIGNMENT)) * ALIGNMENT;
+}
+
+/**
+ * Reserves `maximumBytes` of address space; pages take memory only once they are touched. Where the system refuses,
+ * half of it, and so on.
+ *
+ * @throws {RangeError} if not even 64 MiB can be had
+ */
+export function reserveMemory(maximumBytes: number): WebAssembly.Memory {
+  let pages = Math.min(65536, Math.floor(maximumBytes / PAGE));
+  for (; pages >= 1024; pages = pages >> 1) {
+    try {
+      return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    } catch {
+      // Less address space, then.
+    }
+  }
+  throw new RangeError(`wasm: no shared memory of 64 MiB or more to be had (asked for ${maximumBytes} bytes)`);
+}
+
+interface Gap {
+  start: number;
+  bytes: number;
+}
+
+/** The layout of one backend's memory. */
+export class Layout {
+  readonly #gaps: Gap[] = [];
+  readonly #sizes = new Map<number, number>();
+  #end = allocated(CONTROL_ADDRESS + Control.bytes);
+  #persistent = 0;
+  #arena = 0;
+  #workspace = 0;
+  #scratch = 0;
+  /** Changes whenever addresses of activations or workspace do. */
+  version = 0;
+
+  constructor(readonly bytes: number, readonly threads: number) {}
+
+  /** Bytes of persistent buffers. */
+  get persistent(): number {
+    return this.#persistent;
+  }
+
+  /** Bytes of the activations of the largest program. */
+  get arena(): number {
+    return this.#arena;
+  }
+
+  /** Bytes of the kernels' scratch, all threads together. */
+  get workspace(): number {
+    return this.#workspace + this.#scratch * this.threads;
+  }
+
+  /** Private scratch of the first thread; that of the others follows. */
+  get scratchAddress(): number {
+    return this.bytes - GUARD - this.#scratch * this.threads;
+  }
+
+  /** Bytes of private scratch of each thread. */
+  get scratchBytes(): number {
+    return this.#scratch;
+  }
+
+  /** Scratch that a step shares with the one after it. */
+  get workspaceAddress(): number {
+    return this.scratchAddress - this.#workspace;
+  }
+
+  /** Address of an activation. They hang from the top, so that a larger arena moves none of them. */
+  activationAddress(offset: number, bytes: number): number {
+    return this.workspaceAddress - offset - bytes;
+  }
+
+  /** Makes room for what a program needs while it runs. Throws {RangeError} when there is none. */
+  require(arena: number, workspace: number, scratch: number, what: string): void {
+    arena = Math.max(arena, this.#arena);
+    workspace = Math.max(allocated(workspace), this.#workspace);
+    scratch = Math.max(allocated(scratch), this.#scratch);
+    const needed = GUARD + arena + workspace + scratch * this.threads;
+    if (this.#end + needed > this.bytes) throw this.#full(what, needed, this.bytes - this.#end);
+    if (workspace !== this.#workspace || scratch !== this.#scratch) this.version++;
+    this.#arena = arena;
+    this.#workspace = workspace;
+    this.#scratch = scratch;
+  }
+
+  /** Address of a new persistent buffer. Throws {RangeError} when there is no room. */
+  allocate(bytes: number, what: string): number {
+    const size = allocated(bytes);
+    const gap = this.#gaps.find((g) => g.bytes >= size);
+    let address = this.#end;
+    if (gap) {
+      address = gap.start;
+      gap.start += size;
+      gap.bytes -= size;
+    } else {
+      const room = this.bytes - GUARD - this.#arena - this.workspace - this.#end;
+      if (size > room) throw this.#full(what, size, room);
+      this.#end += size;
+    }
+    this.#sizes.set(address, size);
+    this.#persistent += size;
+    return address;
+  }
+
+  /** Gives a buffer back. */
+  release(address: number): void {
+    const bytes = this.#sizes.get(address);
+    if (bytes === undefined) return;
+    this.#sizes.delete(address);
+    this.#persistent -= bytes;
+    this.#gaps.push({ start: address, bytes });
+    this.#gaps.sort((a, b) => a.start - b.start);
+    for (let i = this.#gaps.length - 1; i > 0; i--) {
+      const [before, after] = [this.#gaps[i - 1], this.#gaps[i]];
+      if (before.start + before.bytes === after.start || after.bytes === 0) {
+        before.bytes += after.bytes;
+        this.#gaps.splice(i, 1);
+      }
+    }
+    const last = this.#gaps.at(-1);
+    if (last && last.start + last.bytes === this.#end) {
+      this.#end = last.start;
+      this.#gaps.pop();
+    }
+  }
+
+  #full(what: string, needed: number, available: number): RangeError {
+    return new RangeError(
+      `wasm: ${what} needs ${needed} bytes, ${
+        Math.max(0, available)
+      } of ${this.bytes} are free (the limit is 4 GiB): ` +
+        `use a smaller batch, smaller crops, or more parts with --accumulate`,
+    );
+  }
+}

@@ -1,0 +1,287 @@
+// The CPU backend: AssemblyScript SIMD kernels, interpreted from an op list by worker threads over one shared memory.
+//
+// It is float32 throughout, deterministic for any number of threads, and allocates nothing between runs. It is not a
+// general tensor library: shapes are fixed when a program is compiled, and one program runs at a time.
+import kernels from "./kernels.b64" with { type: "text" };
+import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
+import type { Backend, Executable, MemoryUse } from "../models/graph/backend.ts";
+import { type MemoryPlan, planMemory } from "../models/graph/plan.ts";
+import type { Program } from "../models/graph/program.ts";
+import {
+  byteLength,
+  bytesPerElement,
+  hostArray,
+  rootOf,
+  type Tensor,
+  type TensorData,
+} from "../models/graph/tensor.ts";
+import { calibrate, type Calibration } from "./calibrate.ts";
+import { StepField } from "./codes.ts";
+import { activationAddress, lower, type Step, workspaceBytes, writeSteps } from "./compile.ts";
+import { Layout, reserveMemory } from "./memory.ts";
+import type { TileShape } from "./micro_kernels.ts";
+import { WorkerPool } from "./pool.ts";
+
+export { workspaceBytes };
+
+/** How to open the backend. */
+export interface WasmOptions {
+  /** Worker threads; all cores unless given. */
+  readonly threads?: number;
+  /** Address space to reserve, 4 GiB unless given; memory is taken only as it is used. */
+  readonly maximumBytes?: number;
+  /** Register tile of the matrix products; timed unless given. Changes the speed, never a result. */
+  readonly tile?: TileShape;
+}
+
+const WHOLE_MEMORY = 2 ** 32;
+
+let compiled: Promise<WebAssembly.Module> | undefined;
+
+/**
+ * Opens the CPU backend.
+ *
+ * @throws {RangeError} if `threads` is not a whole number ≥ 1, or no shared memory can be had
+ * @throws {Error} if this processor or V8 lacks relaxed SIMD
+ */
+export async function openWasm({ threads, maximumBytes = WHOLE_MEMORY, tile }: WasmOptions = {}): Promise<Backend> {
+  threads ??= navigator.hardwareConcurrency;
+  if (!Number.isSafeInteger(threads) || threads < 1 || threads > 256) {
+    throw new RangeError(`wasm: threads ${threads} is not a whole number from 1 to 256`);
+  }
+  compiled ??= WebAssembly.compile(Uint8Array.fromBase64(kernels));
+  const module = await compiled.catch((cause) => {
+    throw new Error("wasm: this V8 cannot compile relaxed SIMD; Deno 2.7 or later is needed", { cause });
+  });
+  const memory = reserveMemory(maximumBytes);
+  const layout = new Layout(memory.buffer.byteLength, threads);
+  // Calibration borrows memory that no buffer has yet.
+  const instance = new WebAssembly.Instance(module, { env: { memory, now: () => performance.now() } });
+  const address = layout.allocate(1 << 17, "calibration");
+  const calibration = await calibrate(instance.exports, address);
+  layout.release(address);
+  const chosen = tile ?? calibration.tile;
+  const pool = await WorkerPool.start(module, memory, threads, chosen);
+  return new WasmBackend(memory, layout, pool, calibration, chosen);
+}
+
+class WasmBackend implements Backend {
+  readonly name = "wasm";
+  readonly description: string;
+  /** Every sum has one order whatever the mode, the tile and the threads; another build may differ. */
+  readonly fingerprint = "wasm simd 1";
+  readonly #memory: WebAssembly.Memory;
+  readonly #layout: Layout;
+  readonly #pool: WorkerPool;
+  readonly #tile: TileShape;
+  readonly #addresses = new Map<number, number>();
+  /** Work asked for and not yet done, in order. */
+  #queue: Promise<void> = Promise.resolve();
+  #pending = 0;
+  #closed = false;
+
+  constructor(
+    memory: WebAssembly.Memory,
+    layout: Layout,
+    pool: WorkerPool,
+    { mode, gflops }: Calibration,
+    tile: TileShape,
+  ) {
+    this.#memory = memory;
+    this.#layout = layout;
+    this.#pool = pool;
+    this.#tile = tile;
+    const threads = layout.threads === 1 ? "1 thread" : `${layout.threads} threads`;
+    this.description = `SIMD, ${threads}, ${mode} (${tile.rows}×${tile.columns} tiles, ${
+      gflops.toFixed(0)
+    } GFLOP/s each)`;
+  }
+
+  get memory(): MemoryUse {
+    const { persistent, arena, workspace } = this.#layout;
+    return { persistent, arena, workspace };
+  }
+
+  compile(program: Program): Promise<Executable> {
+    // Started at once, so that what is written next finds its buffer.
+    return new Promise((resolve) => resolve(this.#compile(program)));
+  }
+
+  #compile(program: Program): Executable {
+    dropUnreadOutputs(program);
+    const plan = planMemory(program);
+    const machine = { threads: this.#layout.threads, tileColumns: this.#tile.columns };
+    const needs = lower(program, machine, () => 0, 0);
+    this.#layout.require(plan.arenaBytes, needs.workspaceBytes, needs.scratchBytes, `program "${program.name}"`);
+    for (const root of program.roots()) if (root.role !== "activation") this.#addressOf(root);
+    const list = this.#layout.allocate(needs.steps.length * StepField.bytes, "an op list");
+    return new WasmExecutable(this, program, plan, list, needs.steps);
+  }
+
+  /** Writes the list for the present layout. */
+  writeList(program: Program, plan: MemoryPlan, list: number): void {
+    const machine = { threads: this.#layout.threads, tileColumns: this.#tile.columns };
+    const address = (root: Tensor) =>
+      root.role === "activation" ? activationAddress(this.#layout, plan, root) : this.#addressOf(root);
+    const { steps } = lower(program, machine, address, this.#layout.workspaceAddress);
+    const words = new Uint32Array(this.#memory.buffer, list, steps.length * StepField.bytes / 4);
+    writeSteps(words, steps, machine.threads);
+  }
+
+  get layoutVersion(): number {
+    return this.#layout.version;
+  }
+
+  /** Runs a list after everything asked for before it. `prepare` is called right before. */
+  runList(list: number, steps: number, prepare: () => void, times = 0): Promise<void> {
+    return this.#enqueue(async () => {
+      prepare();
+      const { scratchAddress, scratchBytes } = this.#layout;
+      await this.#pool.run(list, steps, { scratch: scratchAddress, scratchBytes, times });
+    });
+  }
+
+  /** Runs a list and returns the milliseconds at which each step ended, and the list began (last). */
+  async timeList(list: number, steps: number, prepare: () => void): Promise<Float64Array> {
+    const times = this.#layout.allocate((steps + 1) * 8, "a profile");
+    try {
+      await this.runList(list, steps, prepare, times);
+      return new Float64Array(this.#memory.buffer, times, steps + 1).slice();
+    } finally {
+      this.#layout.release(times);
+    }
+  }
+
+  releaseList(list: number): void {
+    this.#whenIdle(() => this.#layout.release(list));
+  }
+
+  write(t: Tensor, data: TensorData, offset = 0): void {
+    const target = this.#bytesOf(t);
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    const start = offset * bytesPerElement(t.dtype);
+    if (start + bytes.length > target.length) {
+      throw new RangeError(`wasm: ${data.length} elements at ${offset} do not fit ${t.name} [${t.shape}]`);
+    }
+    if (this.#pending === 0) target.set(bytes, start);
+    else {
+      const copy = bytes.slice();
+      this.#whenIdle(() => target.set(copy, start));
+    }
+  }
+
+  async read(t: Tensor): Promise<TensorData> {
+    const source = this.#bytesOf(t);
+    const result = hostArray(t);
+    await this.#enqueue(() => {
+      new Uint8Array(result.buffer).set(source);
+      return Promise.resolve();
+    });
+    return result;
+  }
+
+  finish(): Promise<void> {
+    return this.#enqueue(() => Promise.resolve());
+  }
+
+  free(...tensors: Tensor[]): void {
+    for (const t of tensors) {
+      const address = t.base ? undefined : this.#addresses.get(t.id);
+      if (address === undefined) continue;
+      this.#addresses.delete(t.id);
+      this.#whenIdle(() => this.#layout.release(address));
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#queue.catch(() => {});
+    await this.#pool.close();
+  }
+
+  /** Address of a persistent root, which comes to life zeroed, or as its constant. */
+  #addressOf(root: Tensor): number {
+    let address = this.#addresses.get(root.id);
+    if (address === undefined) {
+      if (root.role === "activation") {
+        throw new TypeError(`wasm: ${root.name} is an activation: it has no contents outside a run`);
+      }
+      const bytes = byteLength(root);
+      address = this.#layout.allocate(bytes, `${root.name} [${root.shape}]`);
+      this.#addresses.set(root.id, address);
+      // A gap may hold what an earlier buffer left.
+      const contents = new Uint8Array(this.#memory.buffer, address, bytes);
+      const { data } = root;
+      if (data) contents.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+      else contents.fill(0);
+    }
+    return address;
+  }
+
+  #bytesOf(t: Tensor): Uint8Array {
+    const address = this.#addressOf(rootOf(t)) + (t.offset ?? 0) * bytesPerElement(t.dtype);
+    return new Uint8Array(this.#memory.buffer, address, byteLength(t));
+  }
+
+  #whenIdle(action: () => void): void {
+    if (this.#pending === 0) action();
+    else {
+      // Whatever went wrong before is reported to whoever asked for it.
+      this.#enqueue(() => {
+        action();
+        return Promise.resolve();
+      }).catch(() => {});
+    }
+  }
+
+  #enqueue(action: () => Promise<void>): Promise<void> {
+    if (this.#closed) return Promise.reject(new Error("wasm: the backend is closed"));
+    this.#pending++;
+    const done = this.#queue.then(action).finally(() => this.#pending--);
+    this.#queue = done.catch(() => {});
+    return done;
+  }
+}
+
+class WasmExecutable implements Executable {
+  #version = -1;
+  #disposed = false;
+
+  constructor(
+    readonly backend: WasmBackend,
+    readonly program: Program,
+    readonly plan: MemoryPlan,
+    readonly list: number,
+    readonly steps: readonly Step[],
+  ) {}
+
+  run(): Promise<void> {
+    if (this.#disposed) return Promise.reject(new Error(`wasm: program "${this.program.name}" was disposed`));
+    return this.backend.runList(this.list, this.steps.length, () => this.#refresh());
+  }
+
+  async profile(): Promise<Float64Array> {
+    const times = await this.backend.timeList(this.list, this.steps.length, () => this.#refresh());
+    const spent = new Float64Array(this.program.ops.length);
+    let last = times[this.steps.length];
+    this.steps.forEach(({ op }, i) => {
+      spent[op] += (times[i] - last) * 1000;
+      last = times[i];
+    });
+    return spent;
+  }
+
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.backend.releaseList(this.list);
+  }
+
+  /** Another program may have moved the arena since the list was written. */
+  #refresh(): void {
+    if (this.#version === this.backend.layoutVersion) return;
+    this.#version = this.backend.layoutVersion;
+    this.backend.writeList(this.program, this.plan, this.list);
+  }
+}
