@@ -110,10 +110,25 @@ function stateOf(source: ByteSource, { metadata }: SafetensorsHeader): TrainingS
 }
 
 /**
+ * Checks that a checkpoint could be read into these tensors, before a device is opened or compiled for.
+ *
+ * @throws as {@linkcode readCheckpoint}
+ */
+export async function checkCheckpoint(path: string, tensors: CheckpointTensors): Promise<TrainingState> {
+  const source = await openFileSource(path);
+  try {
+    return (await checked(source, tensors)).state;
+  } finally {
+    source.close!();
+  }
+}
+
+/**
  * Reads a checkpoint into the device. Every tensor is checked before the first is written.
  *
  * @throws {SyntaxError} if the file is truncated or is not a checkpoint of ours
  * @throws {RangeError} if it is of another architecture, naming shapes that differ
+ * @throws {Deno.errors.NotFound} if it is not there
  */
 export async function readCheckpoint(
   path: string,
@@ -122,16 +137,7 @@ export async function readCheckpoint(
 ): Promise<TrainingState> {
   const source = await openFileSource(path);
   try {
-    const header = await readSafetensorsHeader(source);
-    const state = stateOf(source, header);
-    const differences = compareShapes(header, tensors);
-    if (differences.length > 0) {
-      throw new RangeError(
-        `${path}: is of another architecture: ${
-          shorten(differences)
-        }: resume with the configuration it was trained with`,
-      );
-    }
+    const { header, state } = await checked(source, tensors);
     for (const [root, members] of byRoot(tensors)) {
       const flat = hostArray(root) as Float32Array;
       for (const [name, tensor] of members) {
@@ -143,6 +149,19 @@ export async function readCheckpoint(
   } finally {
     source.close!();
   }
+}
+
+async function checked(source: ByteSource, tensors: CheckpointTensors) {
+  const header = await readSafetensorsHeader(source);
+  const state = stateOf(source, header);
+  const differences = compareShapes(header, tensors);
+  if (differences.length > 0) {
+    throw new RangeError(
+      `${source.name}: is of another architecture: ${shorten(differences)}: ` +
+        "resume with the configuration it was trained with",
+    );
+  }
+  return { header, state };
 }
 
 /** Sentences on every tensor that is missing, unexpected or of another shape. */

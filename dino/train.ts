@@ -2,13 +2,7 @@
 
 import type { Backend, Executable } from "../models/graph/backend.ts";
 import type { Program } from "../models/graph/program.ts";
-import {
-  checkpointSize,
-  readCheckpoint,
-  readTrainingState,
-  type TrainingState,
-  writeCheckpoint,
-} from "./checkpoint.ts";
+import { checkCheckpoint, checkpointSize, readCheckpoint, type TrainingState, writeCheckpoint } from "./checkpoint.ts";
 import { checkpointTensors } from "./checkpoint_tensors.ts";
 import type { Config } from "./config.ts";
 import type { PixelSource } from "./data/dataset.ts";
@@ -19,7 +13,7 @@ import type { EndReason, KnnRow, TrainEvent } from "./events.ts";
 import { initializeState } from "./initialize.ts";
 import { centerNorm, diagnose } from "./monitor.ts";
 import { OptimizerSteps } from "./optimizer.ts";
-import { resumePoint } from "./resume.ts";
+import { type ResumePoint, resumePoint } from "./resume.ts";
 import { heldMessage, RUN_FORMAT, RunFolder } from "./run_folder.ts";
 import { planRun, type RunPlan, setUpStep, type StepSetup } from "./run_plan.ts";
 import { RunReporter } from "./run_reporter.ts";
@@ -119,16 +113,18 @@ class TrainingRun {
     this.#report = new RunReporter(plan, this.#tell);
   }
 
-  /** Compiles, fills the networks and opens the run folder. */
+  /** Checks what is to be resumed, compiles, fills the networks and opens the run folder. */
   static async prepare(plan: RunPlan, options: TrainOptions): Promise<TrainingRun> {
     const setup = setUpStep(plan);
     const executables = new Map<Program, Executable>();
     const run = new TrainingRun(plan, options, setup, executables);
     try {
+      const saved = options.resume ? await run.#checkResumable() : undefined;
       for (const program of [...setup.programs.parts, ...setup.programs.update ? [setup.programs.update] : []]) {
         if (!executables.has(program)) executables.set(program, await options.backend.compile(program));
       }
-      if (!options.resume || !await run.#resume()) await run.#begin();
+      if (saved) await run.#resume(saved);
+      else await run.#begin();
       return run;
     } catch (error) {
       run.dispose();
@@ -142,31 +138,36 @@ class TrainingRun {
     this.#folder?.close();
   }
 
-  /** Goes on from the latest checkpoint; false if there is none yet. */
-  async #resume(): Promise<boolean> {
+  /** Whether the run in the folder can be continued so; undefined if it has no checkpoint yet. */
+  async #checkResumable(): Promise<(ResumePoint & { folder: RunFolder; saved: TrainingState }) | undefined> {
     const { out, backend, reschedule = false } = this.options;
     if (out === undefined) throw new RangeError("--resume: wants the folder of the run in --out");
     const { folder } = await RunFolder.open(out);
-    const path = folder.latestPath;
-    const saved = await readTrainingState(path).catch((error) => {
+    try {
+      const saved = await checkCheckpoint(folder.latestPath, checkpointTensors(this.setup.state));
+      return { folder, saved, ...resumePoint(saved, this.plan, this.#data(), backend.fingerprint, reschedule) };
+    } catch (error) {
       if (error instanceof Deno.errors.NotFound) return undefined;
       throw error;
-    });
-    if (!saved) return false;
-    const tensors = checkpointTensors(this.setup.state);
-    await readCheckpoint(path, backend, tensors); // first: other shapes are the clearer complaint
-    const point = resumePoint(saved, this.plan, this.#data(), backend.fingerprint, reschedule);
-    this.#step = point.step;
+    }
+  }
+
+  /** Goes on from the latest checkpoint. */
+  async #resume(
+    { folder, saved, step, notices }: ResumePoint & { folder: RunFolder; saved: TrainingState },
+  ): Promise<void> {
+    const path = folder.latestPath;
+    await readCheckpoint(path, this.options.backend, checkpointTensors(this.setup.state));
+    this.#step = step;
     this.#optimizer = new OptimizerSteps(this.plan.config, saved.optimizerSteps);
     this.#lastCheckpoint = { path, step: saved.step };
     this.#folder = folder;
     this.#report = new RunReporter(this.plan, this.#tell, folder, saved);
-    for (const message of point.notices) this.#tell({ type: "notice", message });
+    for (const message of notices) this.#tell({ type: "notice", message });
     if (!await folder.continueLog(saved.logBytes)) {
-      this.#tell({ type: "warning", message: `${out}: log.jsonl lacks rows that the checkpoint knows of` });
+      this.#tell({ type: "warning", message: `${folder.path}: log.jsonl lacks rows that the checkpoint knows of` });
     }
-    if (reschedule) await folder.writeRecord(this.#record());
-    return true;
+    if (this.options.reschedule) await folder.writeRecord(this.#record());
   }
 
   /** Fills new networks and makes the folder. */
@@ -237,34 +238,43 @@ class TrainingRun {
     let running: Promise<void> | undefined;
     let part = 0;
     this.#lastLook = performance.now();
-    for await (const pixels of prefetch(data, parts)) {
-      feed.plan(pixels, pixels.indices, epoch); // on the host, while the device still works on what came before
+    try {
+      for await (const pixels of prefetch(data, parts)) {
+        feed.plan(pixels, pixels.indices, epoch); // on the host, while the device still works on what came before
+        await running;
+        if (part === 0) this.#writeSchedules();
+        feed.write(backend, pixels, this.#step, part);
+        running = this.executables.get(programs.parts[part])!.run();
+        part = (part + 1) % accumulate;
+        if (part !== 0) continue;
+        if (programs.update) {
+          await running;
+          running = this.executables.get(programs.update)!.run();
+        }
+        this.#step++;
+        if (this.#pending.length === RING_ROWS || performance.now() - this.#lastLook > LOOK_MS || this.#saveIsDue()) {
+          await running;
+          await this.#look();
+          if (this.#saveIsDue() && !this.#nonFinite && this.#step < end) await this.#save();
+        }
+        await this.#letOthersIn();
+        if (this.#nonFinite || signal?.aborted) break;
+      }
       await running;
-      if (part === 0) this.#writeSchedules();
-      feed.write(backend, pixels, this.#step, part);
-      running = this.executables.get(programs.parts[part])!.run();
-      part = (part + 1) % accumulate;
-      if (part !== 0) continue;
-      if (programs.update) {
-        await running;
-        running = this.executables.get(programs.update)!.run();
-      }
-      this.#step++;
-      const now = performance.now();
-      const saveIsDue = this.#folder && now - this.#lastSave > plan.config.saveMinutes * 60_000;
-      if (this.#pending.length === RING_ROWS || now - this.#lastLook > LOOK_MS || saveIsDue) {
-        await running;
-        await this.#look();
-        if (saveIsDue && !this.#nonFinite && this.#step < end) await this.#save();
-      }
-      if (now - this.#lastTurn > TURN_MS) {
-        await new Promise((resolve) => setTimeout(resolve, 0));
-        this.#lastTurn = performance.now();
-      }
-      if (this.#nonFinite || signal?.aborted) break;
+    } finally {
+      await Promise.allSettled([running]); // an error elsewhere must not leave the device at work on freed buffers
     }
-    await running;
     await this.#look();
+  }
+
+  #saveIsDue(): boolean {
+    return this.#folder !== undefined && performance.now() - this.#lastSave > this.plan.config.saveMinutes * 60_000;
+  }
+
+  async #letOthersIn(): Promise<void> {
+    if (performance.now() - this.#lastTurn < TURN_MS) return;
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    this.#lastTurn = performance.now();
   }
 
   /** Tells the device the scalars of the next update. */

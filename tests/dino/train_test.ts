@@ -3,6 +3,7 @@
 import { readTrainingState } from "../../dino/checkpoint.ts";
 import type { Config } from "../../dino/config.ts";
 import { train } from "../../dino/train.ts";
+import type { PixelSource } from "../../dino/data/dataset.ts";
 import type { Tensor } from "../../models/graph/tensor.ts";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
 import { comparableLog, toyConfig, toyPixels, trainToy } from "./toy_run.ts";
@@ -85,6 +86,24 @@ Deno.test("train: a run that died without a word resumes from its last checkpoin
     await Deno.writeTextFile(`${out}/log.jsonl`, '{"kind":"step","step":12}\n{"kind":"st', { append: true });
     await Deno.writeTextFile(`${out}/latest.safetensors.part`, "half");
     await trainToy(toyConfig(), { out, resume: true });
+    assertEquals(await comparableLog(out), await comparableLog(whole));
+  }));
+
+Deno.test("train: a crash within an epoch costs what came after the last timed checkpoint, and no more", () =>
+  inFolder(async (folder) => {
+    const whole = `${folder}/whole`, out = `${folder}/crashed`;
+    await trainToy(toyConfig({ knnEvery: 0 }), { out: whole });
+    let reads = 0;
+    const crashing = {
+      ...toyPixels(),
+      readBatch: (...args: Parameters<PixelSource["readBatch"]>) =>
+        ++reads === 14 ? Promise.reject(new Error("the disk is gone")) : toyPixels().readBatch(...args),
+    };
+    const config = toyConfig({ knnEvery: 0, saveMinutes: 1e-9 });
+    await assertRejects(() => trainToy(config, { out, data: crashing }), Error, "the disk is gone");
+    const { step, windowSums } = await readTrainingState(`${out}/latest.safetensors`);
+    assert(step > 7 && step < 14 && step % 3 === windowSums.count, `saved after update ${step}`);
+    await trainToy(toyConfig({ knnEvery: 0 }), { out, resume: true });
     assertEquals(await comparableLog(out), await comparableLog(whole));
   }));
 
