@@ -9,6 +9,7 @@ import { StepField, StepFlag } from "./codes.ts";
 import type { AnyLowering, Lowering, Lowerings } from "./lowering.ts";
 import { allocated, type Layout } from "./memory.ts";
 import { attentionLowerings } from "./ops/attention.ts";
+import { augmentLowerings } from "./ops/augment.ts";
 import { elementwiseLowerings } from "./ops/elementwise.ts";
 import { lossLowerings } from "./ops/loss.ts";
 import { matmulLowerings } from "./ops/matmul.ts";
@@ -24,6 +25,7 @@ const lowerings: Lowerings = {
   ...tokenLowerings,
   ...lossLowerings,
   ...optimizerLowerings,
+  ...augmentLowerings,
 };
 
 /** One step, before it is written to the shared memory. */
