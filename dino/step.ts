@@ -4,7 +4,7 @@ import { Program } from "../models/graph/program.ts";
 import { emitColumnSum, emitSum } from "../models/graph/ops/elementwise.ts";
 import { centeredSoftmax, dinoLoss, lossTerms } from "../models/graph/ops/dino_loss.ts";
 import { gradientNorms, optimizerUpdate } from "../models/graph/ops/optimizer.ts";
-import { type CropGroup, multiCrop } from "../models/dino_network.ts";
+import { type PatchGroup, multiCrop } from "../models/dino_network.ts";
 import type { DinoState } from "./state.ts";
 
 /** What is fixed for the whole run. */
@@ -29,9 +29,9 @@ export interface StepConfig {
 /** The crops of one part: emits whatever makes them (augmentation, patchify) and tells where they are. */
 export type CropSource = (p: Program) => {
   /** What the teacher sees: the first `globals` views, without drop path. */
-  teacher: readonly CropGroup[];
+  teacher: readonly PatchGroup[];
   /** What the student sees: all views, view-major, in groups of one size. */
-  student: readonly CropGroup[];
+  student: readonly PatchGroup[];
 };
 
 /** Programs whose runs, in order, make one update. */

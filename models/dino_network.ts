@@ -25,7 +25,7 @@ export function networkBufferShapes({ head }: NetworkConfig): [name: string, sha
 }
 
 /** Consecutive crops of one size, which share a pass through the backbone. */
-export type CropGroup = PatchBatch & Pick<VitOptions, "dropPath">;
+export type PatchGroup = PatchBatch & Pick<VitOptions, "dropPath">;
 
 /**
  * One backbone pass per group, one head pass over all rows (which matters for batch norm).
@@ -37,7 +37,7 @@ export function multiCrop(
   p: Program,
   params: Parameters,
   c: NetworkConfig,
-  groups: readonly CropGroup[],
+  groups: readonly PatchGroup[],
   { training = true }: { training?: boolean } = {},
 ): { features: Tensor; logits: Tensor } {
   const backbone: Parameters = (name) => params(`backbone.${name}`);

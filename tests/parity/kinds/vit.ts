@@ -5,7 +5,7 @@ import { patchify } from "../../../models/graph/ops/tokens.ts";
 import { Program } from "../../../models/graph/program.ts";
 import { tensor } from "../../../models/graph/tensor.ts";
 import { headBufferShapes, headConfig } from "../../../models/dino_head.ts";
-import { type CropGroup, multiCrop, networkShapes } from "../../../models/dino_network.ts";
+import { type PatchGroup, multiCrop, networkShapes } from "../../../models/dino_network.ts";
 import { finalNorm, type PatchBatch, vit, type VitConfig, vitConfig, vitShapes } from "../../../models/vit.ts";
 import type { GoldenCase } from "../golden_case.ts";
 import { input, loadParameters, output, runOnce } from "../run_program.ts";
@@ -112,7 +112,7 @@ function groupCrops(
   p: Program,
   crops: { key: string; batch: number; height: number; width: number }[],
   patchSize: number,
-): CropGroup[] {
+): PatchGroup[] {
   const groups: { keys: string[]; images: number; height: number; width: number }[] = [];
   for (const { key, batch, height, width } of crops) {
     const last = groups.at(-1);

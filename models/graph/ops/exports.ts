@@ -1,0 +1,84 @@
+// The functions that write operations into a program, and the types of the operations, for whoever imports the library.
+export {
+  attention,
+  type AttentionAttrs,
+  type AttentionBackwardOp,
+  type AttentionOp,
+  attentionProbs,
+  type AttentionProbsOp,
+} from "./attention.ts";
+export {
+  augment,
+  type AugmentOp,
+  type AugmentTensors,
+  augmentToLevels,
+  IMAGENET_NORMALIZATION,
+  type Normalization,
+  normalizedLevels,
+  pixelBuffer,
+  pixelRoom,
+} from "./augment.ts";
+export { batchNorm, type BatchNormBackwardOp, type BatchNormOp, type BatchNormTensors } from "./batch_norm.ts";
+export {
+  centeredSoftmax,
+  type CenteredSoftmaxOp,
+  type CenterUpdateOp,
+  dinoLoss,
+  type DinoLossOp,
+  lossTerms,
+} from "./dino_loss.ts";
+export {
+  add,
+  type AddOp,
+  type ColumnSumOp,
+  type CopyOp,
+  emitAddInto,
+  emitColumnSum,
+  emitCopy,
+  emitSum,
+  gelu,
+  type GeluBackwardOp,
+  type GeluOp,
+  type ScaleRowsOp,
+  type SumOp,
+} from "./elementwise.ts";
+export { linear, matmul, type MatmulOp } from "./matmul.ts";
+export { topK, type TopKOp } from "./neighbours.ts";
+export {
+  l2Normalize,
+  type L2NormalizeBackwardOp,
+  type L2NormalizeOp,
+  layerNorm,
+  type LayerNormBackwardOp,
+  type LayerNormOp,
+  weightNorm,
+  type WeightNormBackwardOp,
+  type WeightNormOp,
+} from "./norm.ts";
+export {
+  type CheckFiniteOp,
+  type EmaOp,
+  gradientNorms,
+  type GradientNormsOp,
+  GROUP,
+  GROUP_COLUMNS,
+  NORM_COLUMNS,
+  optimizerUpdate,
+  type OptimizerUpdateOp,
+  type RecordOp,
+  segmentTable,
+} from "./optimizer.ts";
+export {
+  assembleTokens,
+  type AssembleTokensBackwardOp,
+  type AssembleTokensOp,
+  type AxisWeights,
+  gatherRows,
+  type GatherRowsOp,
+  patchify,
+  type PatchifyOp,
+  resample,
+  type ResampleOp,
+  type ScatterRowsOp,
+  type UnpatchifyOp,
+} from "./tokens.ts";
