@@ -185,6 +185,7 @@ export const commandFields = {
   reschedule: boolean(false, "with --resume: accept that another --epochs, batch or --lr bends the schedules"),
   overwrite: boolean(false, "replace the run in --out"),
   dryRun: boolean(false, "print the plan, its memory and its schedules, and write nothing"),
+  checked: boolean(false, "keep WebAssembly's bounds checks: slower, and a faulty kernel stops with a message"),
   json: boolean(false, "print events as JSON lines"),
   quiet: boolean(false, "print warnings and the result only"),
 };

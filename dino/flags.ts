@@ -17,37 +17,57 @@ export interface KnownFlag {
 /** Every field by key, those of the configuration and those of the command. */
 export const allFields: Readonly<Record<string, Field>> = { ...configFields, ...commandFields };
 
-const byName = new Map<string, string>();
-for (const [key, field] of Object.entries(allFields)) {
-  for (const name of [flagOf(key), ...field.aliases]) byName.set(name, key);
-}
-
 /** `--Teacher_Temp` and `teacherTemp` -> `teacher-temp`: hyphens, underscores and JSON keys name the same flag. */
 export function normalizeFlag(name: string): string {
   return flagOf(name.replace(/^--?/, "").replace(/^[A-Z]/, (c) => c.toLowerCase())).replace(/[_-]+/g, "-");
 }
 
+/** A flag of some command that was recognised. */
+export type FoundFlag = Omit<KnownFlag, "command">;
+
 /**
- * Finds the hyperparameter behind a flag.
+ * A function that finds the field behind a flag, as typed: with or without leading hyphens, with hyphens or underscores.
+ *
+ * It throws a RangeError if there is no such flag (naming the nearest), or if it is refused.
+ *
+ * @param fields by key
+ * @param refused flags that have no meaning here, and what takes their place
+ */
+export function flagFinder(
+  fields: Readonly<Record<string, Field>>,
+  refused: Readonly<Record<string, string>> = {},
+): (name: string) => FoundFlag {
+  const byName = new Map<string, string>();
+  for (const [key, field] of Object.entries(fields)) {
+    for (const name of [flagOf(key), ...field.aliases]) byName.set(name, key);
+  }
+  return (name) => {
+    const wanted = normalizeFlag(name);
+    const key = byName.get(wanted);
+    if (key) return { key, field: fields[key], negated: false };
+    const positive = byName.get(wanted.replace(/^no-/, ""));
+    if (wanted.startsWith("no-") && positive && fields[positive].kind === "boolean") {
+      return { key: positive, field: fields[positive], negated: true };
+    }
+    if (Object.hasOwn(refused, wanted)) throw new RangeError(`--${wanted}: ${refused[wanted]}`);
+    const nearest = nearestName(wanted, byName.keys());
+    throw new RangeError(
+      `unknown flag --${wanted}${nearest ? `: did you mean --${nearest}?` : ": --help lists them all"}`,
+    );
+  };
+}
+
+const findTrainingFlag = flagFinder(allFields, refusedFlags);
+
+/**
+ * Finds the hyperparameter behind a flag of training.
  *
  * @param name as typed, with or without leading hyphens, with hyphens or underscores
  * @throws {RangeError} if there is no such flag (naming the nearest), or if it belongs to the reference's launcher
  */
 export function findFlag(name: string): KnownFlag {
-  const wanted = normalizeFlag(name);
-  const key = byName.get(wanted);
-  if (key) return known(key, false);
-  const positive = byName.get(wanted.replace(/^no-/, ""));
-  if (wanted.startsWith("no-") && positive && allFields[positive].kind === "boolean") return known(positive, true);
-  if (Object.hasOwn(refusedFlags, wanted)) throw new RangeError(`--${wanted}: ${refusedFlags[wanted]}`);
-  const nearest = nearestName(wanted, byName.keys());
-  throw new RangeError(
-    `unknown flag --${wanted}${nearest ? `: did you mean --${nearest}?` : ": --help lists them all"}`,
-  );
-}
-
-function known(key: string, negated: boolean): KnownFlag {
-  return { key, field: allFields[key], negated, command: Object.hasOwn(commandFields, key) };
+  const found = findTrainingFlag(name);
+  return { ...found, command: Object.hasOwn(commandFields, found.key) };
 }
 
 /** The name closest to a mistyped one, or undefined when none is close enough to be meant. */

@@ -1,0 +1,141 @@
+// --dry-run: what a run would do and take, without a device and without writing anything.
+
+import type { Config } from "../dino/config.ts";
+import type { PixelSource } from "../dino/data/dataset.ts";
+import {
+  estimateMemory,
+  largestBatch,
+  type MemoryEstimate,
+  planRun,
+  type RunPlan,
+  setUpStep,
+} from "../dino/run_plan.ts";
+import { scheduledValues } from "../dino/schedule.ts";
+import { describeAdapters, workspaceBytes as gpuWorkspace } from "../gpu/mod.ts";
+import { workspaceBytes as simdWorkspace } from "../wasm/mod.ts";
+import { openData } from "./open_data.ts";
+import type { Progress } from "./progress.ts";
+import { formatBytes } from "./std.ts";
+
+/** Images of an encoded data set that are looked at: enough for their usual size. */
+const LOOKED_AT = 64;
+/** What a Deno process with the kernels takes before any tensor: 160 MB measured on Linux x86-64. */
+const PROCESS_BYTES = 160e6;
+/** Wasm addresses memory by 32 bits. */
+const SIMD_LIMIT = 2 ** 32;
+/** WebGPU does not tell how much memory an adapter has. */
+const USUAL_GPUS = [4, 8, 16, 24, 48, 80];
+
+/** Prints the plan of a run. */
+export async function dryRun(config: Config, progress: Progress): Promise<number> {
+  const folder = await Deno.makeTempDir({ prefix: "denodino-plan-" });
+  try {
+    const data = await lookAtData(config, folder);
+    const plan = planRun(config, data);
+    const backend = await likelyBackend(config);
+    const threads = config.threads ?? navigator.hardwareConcurrency;
+    const estimate = estimateMemory(plan);
+    const workspace = Math.max(
+      ...setUpStep(plan).programs.parts.map((program) =>
+        backend === "wasm" ? simdWorkspace(program, { threads }) : gpuWorkspace(program)
+      ),
+    );
+    const total = estimate.total + workspace;
+    if (progress.options.json) {
+      const { config, stepsPerEpoch, totalSteps } = plan;
+      const memory = { ...estimate, workspace, total, process: total + PROCESS_BYTES };
+      console.log(JSON.stringify({ type: "plan", backend, config, stepsPerEpoch, totalSteps, memory }));
+    } else {
+      for (const line of describePlan(plan)) progress.result(line);
+      for (const line of describeMemory(estimate, workspace, backend)) progress.result(line);
+      for (const line of describeRoom(plan, backend, workspace / plan.config.batchSize)) progress.result(line);
+    }
+    data.close();
+    return 0;
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** The data set; of one that must be decoded, a few images that stand for the others. */
+async function lookAtData(config: Config, cacheDir: string): Promise<PixelSource> {
+  const crop = config.globalCropSize ?? 224;
+  const enough = new AbortController();
+  let images = 0;
+  const open = async (limit: number | null, look: boolean) => {
+    const choice = { ...config, limit, cacheDir, crop, val: null };
+    const { data, val } = await openData(choice, (event) => {
+      if (event.type !== "found" || !look || event.kind === "raw") return;
+      images = event.images;
+      enough.abort();
+      enough.signal.throwIfAborted();
+    }, new AbortController().signal);
+    val?.close();
+    return data;
+  };
+  try {
+    return await open(config.limit, true);
+  } catch (error) {
+    if (error !== enough.signal.reason) throw error;
+  }
+  return standIn(await open(Math.min(LOOKED_AT, images), false), images);
+}
+
+/** A source that is said to have more images, all of the sizes of those it has. */
+function standIn(some: PixelSource, length: number): PixelSource {
+  return { ...some, length, size: (i) => some.size(i % some.length), close() {} };
+}
+
+async function likelyBackend({ backend, adapter }: Config): Promise<"wasm" | "webgpu"> {
+  if (backend !== "auto") return backend;
+  if (adapter !== null) return "webgpu";
+  return (await describeAdapters()).some(({ fallback }) => !fallback) ? "webgpu" : "wasm";
+}
+
+function describePlan({ config, facts, stepsPerEpoch, totalSteps, lastStep, notices }: RunPlan): string[] {
+  const at = (step: number) => {
+    const { lr, weightDecay, momentum, teacherTemp } = scheduledValues(config, stepsPerEpoch, step);
+    return `  update ${String(step).padStart(7)}: lr ${lr.toExponential(3)}, weight decay ${weightDecay.toFixed(4)}, ` +
+      `teacher momentum ${momentum.toFixed(5)}, teacher temperature ${teacherTemp.toFixed(4)}`;
+  };
+  const shown = [0, config.warmupEpochs * stepsPerEpoch, Math.floor(totalSteps / 2), totalSteps - 1];
+  return [
+    `${facts.images} images, ${config.epochs} epochs of ${stepsPerEpoch} updates of ${config.batchSize} images: ` +
+    `${totalSteps} updates${lastStep < totalSteps ? `, of which ${lastStep} are made` : ""}`,
+    ...notices,
+    "schedules:",
+    ...[...new Set(shown)].filter((step) => step < totalSteps).sort((a, b) => a - b).map(at),
+  ];
+}
+
+function describeMemory(estimate: MemoryEstimate, workspace: number, backend: string): string[] {
+  const row = (name: string, bytes: number) => `  ${name.padEnd(34)}${formatBytes(bytes).padStart(10)}`;
+  const total = estimate.total + workspace;
+  return [
+    `memory on ${backend}:`,
+    row("parameters (student and teacher)", estimate.parameters),
+    row("gradients", estimate.gradients),
+    row("optimizer state", estimate.optimizer),
+    row("activations", estimate.activations),
+    row("pixels, tables, the rest", estimate.other),
+    row("scratch of the kernels", workspace),
+    row("together", total),
+    ...backend === "wasm" ? [row("the process, with Deno itself", total + PROCESS_BYTES)] : [],
+  ];
+}
+
+function describeRoom(plan: RunPlan, backend: string, workspacePerImage: number): string[] {
+  const fits = (bytes: number) => {
+    // Scratch grows with the batch at most, so leaving room in proportion is safe.
+    let batch = largestBatch(plan, bytes);
+    while (batch > 1 && largestBatch(plan, bytes - batch * workspacePerImage) < batch) batch /= 2;
+    return batch;
+  };
+  if (backend === "webgpu") {
+    return USUAL_GPUS.map((gigabytes) => `in ${gigabytes} GB: --batch-size ${fits(gigabytes * 1e9)}`);
+  }
+  const free = Deno.systemMemoryInfo().available - PROCESS_BYTES;
+  const bytes = Math.min(free, SIMD_LIMIT);
+  const why = bytes === SIMD_LIMIT ? "what WebAssembly can address" : "what is free on this machine";
+  return [`in ${formatBytes(bytes)}, ${why}: --batch-size up to ${fits(bytes)}`];
+}

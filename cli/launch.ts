@@ -1,0 +1,185 @@
+// Starts the compute process, hears its events, and hands on what the terminal and the system signal.
+
+import { basename, dirname, join } from "node:path";
+import { EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED } from "./failure.ts";
+import type { ComputeEvent, Job } from "./messages.ts";
+import { builtMode, type Mode, MODE_VARIABLE, preferredMode, TURBO_FLAGS } from "./mode.ts";
+
+/** The hidden command by which a compiled binary starts itself to compute. */
+export const COMPUTE_COMMAND = "__compute";
+
+/** How a job is launched. */
+export interface LaunchOptions {
+  /** Keep bounds checks. */
+  readonly checked: boolean;
+  readonly onEvent: (event: ComputeEvent) => void;
+  /** What the launcher itself has to say. */
+  readonly onNotice: (message: string) => void;
+}
+
+/**
+ * Runs a job in a process of its own.
+ *
+ * Ctrl-C reaches the compute process too: it saves and ends. SIGTERM is handed on. A second Ctrl-C ends it at once.
+ *
+ * @returns its exit status
+ * @throws {RangeError} if a binary that cannot check is asked to
+ */
+export async function launch(job: Job, options: LaunchOptions): Promise<number> {
+  const mode = preferredMode(options.checked);
+  const first = await runOnce(job, mode, options);
+  if (first.ready || mode === "checked" || Deno.build.standalone || first.stopped) return first.code;
+  options.onNotice("this Deno does not take the V8 flags of turbo mode: going on with bounds checks");
+  return (await runOnce(job, "checked", options)).code;
+}
+
+async function runOnce(job: Job, mode: Mode, { onEvent, onNotice }: LaunchOptions) {
+  const child = computeCommand(mode).spawn();
+  const input = child.stdin.getWriter();
+  let ready = false, failed = false;
+  const signals = forwardSignals(child, input, onNotice);
+  try {
+    await input.write(new TextEncoder().encode(JSON.stringify(job) + "\n"));
+  } catch { /* ended already: its status says why */ }
+  const errors = passErrors(child.stderr);
+  for await (const line of lines(child.stdout)) {
+    const event = JSON.parse(line) as ComputeEvent;
+    if (event.type === "ready") ready = true;
+    if (event.type === "failure") failed = true;
+    onEvent(event);
+  }
+  const status = await child.status;
+  const said = await errors;
+  signals.remove();
+  await input.close().catch(() => {});
+  const stopped = signals.received !== undefined;
+  if (!ready && mode === "turbo" && !stopped && !Deno.build.standalone) return { ready, stopped, code: status.code };
+  for (const line of ready ? [] : said) console.error(line);
+  return { ready, stopped, code: exitCode(status, mode, signals.received, failed || !ready, onNotice) };
+}
+
+function exitCode(
+  status: Deno.CommandStatus,
+  mode: Mode,
+  received: Deno.Signal | undefined,
+  explained: boolean,
+  onNotice: (message: string) => void,
+): number {
+  if (received !== undefined && status.signal !== null) {
+    return received === "SIGTERM" ? EXIT_TERMINATED : EXIT_INTERRUPTED;
+  }
+  if (status.code === 139 || status.signal === "SIGSEGV") {
+    onNotice(
+      mode === "turbo"
+        ? "a kernel touched memory it should not have (segmentation fault): run again with --checked, which names it, " +
+          "and report what it says; the last checkpoint is intact"
+        : "the compute process crashed (segmentation fault); the last checkpoint is intact",
+    );
+    return EXIT_FAILURE;
+  }
+  if (status.signal !== null) {
+    onNotice(
+      `the compute process was ended by ${status.signal}` +
+        (status.signal === "SIGKILL" ? ": memory may have run out: try a smaller --batch-size or --accumulate" : ""),
+    );
+    return EXIT_FAILURE;
+  }
+  if (status.code !== 0 && status.code !== EXIT_INTERRUPTED && status.code !== EXIT_TERMINATED && !explained) {
+    onNotice(`the compute process ended with status ${status.code} and did not say why`);
+  }
+  return status.code;
+}
+
+/** Saving may take a moment; whoever presses Ctrl-C a second time does not want to wait for it. */
+function forwardSignals(
+  child: Deno.ChildProcess,
+  input: WritableStreamDefaultWriter<Uint8Array>,
+  onNotice: (message: string) => void,
+) {
+  const state = { received: undefined as Deno.Signal | undefined, remove: () => {} };
+  const interrupt = () => {
+    if (state.received !== undefined) return kill(child, "SIGKILL");
+    state.received = "SIGINT";
+    onNotice("stopping after this update, and saving (Ctrl-C again: at once, without saving)");
+    input.close().catch(() => {}); // for a Ctrl-C that reached only this process
+  };
+  const terminate = () => {
+    state.received ??= "SIGTERM";
+    kill(child, "SIGTERM");
+  };
+  const handlers: [Deno.Signal, () => void][] = [["SIGINT", interrupt]];
+  if (Deno.build.os !== "windows") handlers.push(["SIGTERM", terminate]);
+  for (const [signal, handler] of handlers) Deno.addSignalListener(signal, handler);
+  state.remove = () => {
+    for (const [signal, handler] of handlers) Deno.removeSignalListener(signal, handler);
+  };
+  return state;
+}
+
+function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
+  try {
+    child.kill(signal);
+  } catch { /* ended already */ }
+}
+
+function computeCommand(mode: Mode): Deno.Command {
+  const env = Deno.env.toObject();
+  const flags = env.DENO_V8_FLAGS;
+  delete env.DENO_V8_FLAGS; // an empty value would be fatal
+  env[MODE_VARIABLE] = builtMode() ?? mode;
+  env.DENO_NO_PACKAGE_JSON = "1"; // a package.json in the working folder would change how npm: is resolved
+  const streams = { env, clearEnv: true, stdin: "piped", stdout: "piped", stderr: "piped" } as const;
+  if (Deno.build.standalone) {
+    // A binary has its flags baked in: what it is not, its neighbour is.
+    const executable = builtMode() === mode || mode === "turbo" ? Deno.execPath() : checkedBinary();
+    if (executable === undefined) {
+      throw new RangeError(
+        `--checked: this binary is compiled without bounds checks: put ${CHECKED_NAME} beside it, or run that`,
+      );
+    }
+    env[MODE_VARIABLE] = executable === Deno.execPath() ? builtMode()! : "checked";
+    return new Deno.Command(executable, { args: [COMPUTE_COMMAND], ...streams });
+  }
+  const v8Flags = [flags, mode === "turbo" ? TURBO_FLAGS : undefined].filter((part) => part);
+  if (v8Flags.length > 0) env.DENO_V8_FLAGS = v8Flags.join(",");
+  const module = import.meta.resolve("./compute.ts");
+  const local = module.startsWith("file:");
+  const args = ["run", "--quiet", "--no-prompt", "--allow-read", "--allow-write", "--allow-env", "--allow-sys"];
+  if (!local) args.push("--no-config", "--allow-import"); // a deno.json of the working folder is somebody else's
+  return new Deno.Command(Deno.execPath(), { args: [...args, module], ...streams });
+}
+
+const CHECKED_NAME = Deno.build.os === "windows" ? "dino-checked.exe" : "dino-checked";
+
+/** The binary with bounds checks, if it lies beside this one; decoders should run in it. */
+export function checkedBinary(): string | undefined {
+  if (builtMode() !== "turbo") return undefined;
+  const own = Deno.execPath();
+  const extension = Deno.build.os === "windows" ? ".exe" : "";
+  const renamed = `${basename(own, extension)}-checked${extension}`;
+  for (const name of [renamed, CHECKED_NAME]) {
+    const path = join(dirname(own), name);
+    try {
+      if (Deno.statSync(path).isFile) return path;
+    } catch { /* not there */ }
+  }
+}
+
+async function* lines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+  let rest = "";
+  for await (const part of stream.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>)) {
+    const parts = (rest + part).split("\n");
+    rest = parts.pop()!;
+    for (const line of parts) if (line.trim() !== "") yield line;
+  }
+}
+
+/** Hands on what a process says on stderr once it is ready, but for what only alarms; keeps what it said before. */
+async function passErrors(stream: ReadableStream<Uint8Array>): Promise<string[]> {
+  const said: string[] = [];
+  for await (const line of lines(stream)) {
+    if (/XDG_RUNTIME_DIR/.test(line)) continue; // Vulkan's loader, wherever nobody is logged in at a screen
+    said.push(line);
+  }
+  return said;
+}

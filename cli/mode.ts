@@ -1,0 +1,29 @@
+// Which V8 runs this process: with the flags that make kernels fast, or with bounds checks. Only a launcher can choose.
+
+/** `turbo`: WebAssembly without bounds checks, in 256-bit vectors. `checked`: V8 as it comes. */
+export type Mode = "turbo" | "checked";
+
+/** What makes V8 fast on the kernels; given at process start, there is no other way. */
+export const TURBO_FLAGS = "--experimental-wasm-revectorize,--no-wasm-bounds-checks";
+
+/** Tells a compute process its mode; V8's own settings cannot be asked for. */
+export const MODE_VARIABLE = "DENODINO_MODE";
+
+/** First argument that `deno compile` bakes into a binary, with the mode it is compiled for. */
+const BUILT = "--built=";
+
+/** The mode a binary was compiled for; undefined when this is no binary. */
+export function builtMode(): Mode | undefined {
+  if (!Deno.build.standalone) return undefined;
+  return Deno.args[0] === `${BUILT}turbo` ? "turbo" : "checked";
+}
+
+/** Command line without what was baked in. */
+export function givenArguments(): string[] {
+  return Deno.args[0]?.startsWith(BUILT) ? Deno.args.slice(1) : [...Deno.args];
+}
+
+/** The mode that suits this machine: only x86-64 has vectors of 256 bits to gain. */
+export function preferredMode(checked: boolean): Mode {
+  return checked || Deno.build.arch !== "x86_64" ? "checked" : "turbo";
+}

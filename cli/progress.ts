@@ -1,0 +1,219 @@
+// What is shown of a run: a bar on a terminal, plain lines elsewhere, JSON lines when asked, or nearly nothing.
+
+import type { DataEvent } from "../dino/data/dataset.ts";
+import type { KnnRow, StartEvent, StepEvent } from "../dino/events.ts";
+import type { ComputeEvent } from "./messages.ts";
+import { formatBytes, formatSeconds } from "./std.ts";
+
+/** Everything that can be shown. */
+export type ShownEvent =
+  | ComputeEvent
+  | ({ readonly source: "data" } & DataEvent)
+  | { readonly type: "report"; readonly path: string };
+
+/** How much is shown, and in which form. */
+export interface ProgressOptions {
+  readonly json: boolean;
+  readonly quiet: boolean;
+  /** Draw a bar; default: stdout is a terminal. */
+  readonly terminal?: boolean;
+  /** Receives the text; default stdout and stderr. */
+  readonly write?: (text: string, to: "out" | "err") => void;
+}
+
+/** Seconds between two lines about progress where there is no terminal. */
+const LINE_SECONDS = 10;
+
+/** Shows events. */
+export class Progress {
+  readonly #terminal: boolean;
+  readonly #write: (text: string, to: "out" | "err") => void;
+  #start?: StartEvent;
+  #bar = "";
+  #lastLine = -Infinity;
+
+  constructor(readonly options: ProgressOptions) {
+    this.#terminal = options.terminal ?? Deno.stdout.isTerminal();
+    this.#write = options.write ?? writeStandard;
+  }
+
+  /** Shows an event in the form asked for. */
+  show(event: ShownEvent): void {
+    if (this.options.json) {
+      if (event.type === "crops") return; // a picture is of no use in a stream of lines
+      this.#write(JSON.stringify(event) + "\n", "out");
+      if (event.type === "warning" || event.type === "failure") this.#showFailure(event);
+      return;
+    }
+    if ("source" in event) return this.#showData(event);
+    switch (event.type) {
+      case "backend":
+        return this.line(`computing on ${event.name}: ${event.description} (${event.reason})`);
+      case "start":
+        this.#start = event;
+        return this.#showStart(event);
+      case "step":
+        return this.#progress(() => this.#stepText(event), event.step / (this.#start?.lastStep ?? event.step));
+      case "epoch": {
+        const { row } = event;
+        return this.line(
+          `epoch ${row.epoch + 1}/${this.#start?.epochs}: loss ${row.train_loss.toFixed(4)}, entropy ${
+            row.train_entropy.toFixed(3)
+          }, KL ${row.train_kl.toFixed(3)}, ${row.images_per_second.toFixed(1)} images/s, ${
+            formatSeconds(row.seconds)
+          }`,
+        );
+      }
+      case "knn":
+        return this.line(`  ${knnText(event.row)}`);
+      case "skipped":
+        return this.warn(`skipped ${event.id}: ${event.reason}`);
+      case "notice":
+        return this.line(event.message);
+      case "warning":
+        return this.warn(event.message);
+      case "failure":
+        return this.#showFailure(event);
+      case "report":
+        return this.line(`report: ${event.path}`);
+    }
+  }
+
+  /** A line of its own, above the bar. */
+  line(text: string): void {
+    if (this.options.quiet || this.options.json) return;
+    this.#clear();
+    this.#write(text + "\n", "out");
+    this.#redraw();
+  }
+
+  /** A line that is shown whatever was asked for. */
+  result(text: string): void {
+    if (this.options.json) return;
+    this.#clear();
+    this.#write(text + "\n", "out");
+  }
+
+  /** A line on stderr. */
+  warn(text: string): void {
+    this.#clear();
+    this.#write(text + "\n", "err");
+    this.#redraw();
+  }
+
+  /** Takes the bar away. */
+  close(): void {
+    this.#clear();
+    this.#bar = "";
+  }
+
+  #showData(event: { readonly source: "data" } & DataEvent): void {
+    switch (event.type) {
+      case "found":
+        return this.line(
+          `${event.name}: ${event.images} images${event.classes > 0 ? ` in ${event.classes} classes` : ""}`,
+        );
+      case "cache":
+        return this.line(
+          `decoding into ${event.directory ?? "memory"}: ` +
+            (event.shorterSide === null ? "at original size" : `shorter side ${event.shorterSide} pixels`) +
+            `, about ${formatBytes(event.bytes)}${event.cached > 0 ? `; ${event.cached} are there already` : ""}`,
+        );
+      case "progress":
+        if (event.done === event.total) {
+          this.close();
+          this.#lastLine = -Infinity;
+          return;
+        }
+        return this.#progress(
+          () => `decoding ${event.done}/${event.total}${event.skipped > 0 ? `, ${event.skipped} skipped` : ""}`,
+          event.done / event.total,
+        );
+      case "skipped":
+        return this.warn(`skipped ${event.id}: ${event.reason}`);
+    }
+  }
+
+  #showStart(event: StartEvent): void {
+    const { parameters: { backbone, head } } = event;
+    this.line(
+      `${event.images} images${event.classes > 0 ? ` in ${event.classes} classes` : ""}, ` +
+        `${event.epochs} epochs of ${event.stepsPerEpoch} updates of ${event.batchSize} images; ` +
+        `${millions(backbone)} parameters and a head of ${millions(head)} with ${event.outDim} prototypes ` +
+        `(ln K = ${Math.log(event.outDim).toFixed(2)}); crops of ${event.globalCropSize} and ${event.localCropSize}; ` +
+        `a checkpoint takes ${formatBytes(event.checkpointBytes)}`,
+    );
+    if (event.resumedAt > 0) this.line(`going on after update ${event.resumedAt} of ${event.lastStep}`);
+  }
+
+  #stepText(event: StepEvent): string {
+    const { epochs, lastStep } = this.#start ?? { epochs: 0, lastStep: 0 };
+    return `epoch ${event.epoch + 1}/${epochs} update ${event.step}/${lastStep} ` +
+      `${event.imagesPerSecond.toFixed(event.imagesPerSecond < 100 ? 1 : 0)} img/s loss ${event.loss.toFixed(3)} ` +
+      `H ${event.entropy.toFixed(3)} KL ${event.kl.toFixed(3)} lr ${event.lr.toExponential(2)} ` +
+      `${formatSeconds(event.secondsLeft)} left`;
+  }
+
+  #progress(text: () => string, fraction: number): void {
+    if (this.options.quiet) return;
+    if (this.#terminal) {
+      this.#clear();
+      this.#bar = fitBar(text(), fraction, columns());
+      this.#redraw();
+    } else if (performance.now() - this.#lastLine > LINE_SECONDS * 1000) {
+      this.#lastLine = performance.now();
+      this.#write(text() + "\n", "out");
+    }
+  }
+
+  #showFailure(event: ComputeEvent & { type: "failure" | "warning" }): void {
+    if (event.type === "warning") return this.warn(event.message);
+    const { message, stack } = event.failure;
+    this.warn(stack ? `${message}\n${stack.split("\n").slice(1).join("\n")}` : message);
+  }
+
+  #clear(): void {
+    if (this.#bar !== "") this.#write("\r\x1b[2K", "out");
+  }
+
+  #redraw(): void {
+    if (this.#bar !== "") this.#write(this.#bar, "out");
+  }
+}
+
+/** `teacher after 3 epochs: k-NN top-1 47.2 % (k = 20), top-5 88.1 %` */
+export function knnText({ network, epochs, accuracies }: KnnRow): string {
+  const subject = network === "pixels"
+    ? "raw pixels"
+    : epochs === 0
+    ? `untrained ${network}`
+    : `${network} after ${Number(epochs.toFixed(2))} epoch${epochs === 1 ? "" : "s"}`;
+  const [{ k, top1, top5 }] = accuracies;
+  return `${subject}: k-NN top-1 ${top1.toFixed(1)} %, top-5 ${top5.toFixed(1)} % (k = ${k})`;
+}
+
+/** A bar and its words in one line of a terminal. */
+export function fitBar(text: string, fraction: number, width: number): string {
+  const room = Math.min(30, width - text.length - 7);
+  if (room < 6) return text.slice(0, Math.max(0, width - 1));
+  const full = Math.round(Math.max(0, Math.min(1, fraction)) * room);
+  return `${"━".repeat(full)}${"─".repeat(room - full)} ${(fraction * 100).toFixed(0).padStart(3)}% ${text}`;
+}
+
+function millions(count: number): string {
+  return count < 1e5 ? String(count) : `${(count / 1e6).toFixed(count < 1e7 ? 2 : 1)} M`;
+}
+
+function columns(): number {
+  try {
+    return Deno.consoleSize().columns;
+  } catch {
+    return 100;
+  }
+}
+
+function writeStandard(text: string, to: "out" | "err"): void {
+  const bytes = new TextEncoder().encode(text);
+  const stream = to === "out" ? Deno.stdout : Deno.stderr;
+  for (let done = 0; done < bytes.length;) done += stream.writeSync(bytes.subarray(done));
+}

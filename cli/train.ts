@@ -1,0 +1,202 @@
+// `dino train`: trains, from a command line; runs directly too.
+
+import { join } from "node:path";
+import { type Config, defaultCommand, defaultConfig, fieldGroups, refusedFlags } from "../dino/config.ts";
+import { checkConfig, configFromJson, fitConfig } from "../dino/config_check.ts";
+import type { KnnRow } from "../dino/events.ts";
+import { applyPreset, presets } from "../dino/presets.ts";
+import { heldMessage, RunFolder } from "../dino/run_folder.ts";
+import { dryRun } from "./dry_run.ts";
+import { EXIT_INTERRUPTED, exitStatus } from "./failure.ts";
+import { parseFlags } from "./flags.ts";
+import { helpText } from "./help.ts";
+import { launch } from "./launch.ts";
+import type { ComputeEvent, TrainJob } from "./messages.ts";
+import { givenArguments } from "./mode.ts";
+import { openData } from "./open_data.ts";
+import { knnText, Progress } from "./progress.ts";
+import { writeRunReport } from "./report/run_report.ts";
+import { VERSION, versionText } from "./version.ts";
+
+/** What runs when there is no --data. */
+const SAMPLE_PRESET = "sample";
+
+type CommandValues = ReturnType<typeof defaultCommand>;
+
+/** Runs the command; returns its exit status. */
+export async function main(words: readonly string[]): Promise<number> {
+  return await exitStatus("train", () => trainCommand(words));
+}
+
+async function trainCommand(words: readonly string[]): Promise<number> {
+  if (words.includes("--version")) {
+    console.log(versionText());
+    return 0;
+  }
+  const { given, positional, help } = parseFlags(words, fieldGroups, refusedFlags);
+  if (help) {
+    console.log(trainHelp());
+    return 0;
+  }
+  if (positional.length > 0) {
+    throw new RangeError(`unexpected word ${positional[0]}: flags begin with --, as in --data ${positional[0]}`);
+  }
+  const command: CommandValues = { ...defaultCommand(), ...pick(given, defaultCommand()) };
+  const config = await configure(given, command);
+  const out = config.out ?? join("runs", new Date().toISOString().slice(0, 19).replaceAll(":", "-"));
+  await refuseEarly(config, command, out);
+  const progress = new Progress({ json: command.json, quiet: command.quiet });
+  if (command.dryRun) return await dryRun(config, progress);
+  return await prepareAndTrain({ ...config, out }, command, out, progress);
+}
+
+/** Defaults, then a preset, a file or the run that is resumed, then flags. */
+async function configure(given: Readonly<Record<string, unknown>>, command: CommandValues): Promise<Config> {
+  let config = defaultConfig();
+  const flags = pick(given, config);
+  if (command.resume) {
+    if (command.overwrite) throw new RangeError("--resume with --overwrite: use one of the two");
+    if (typeof given.out !== "string") throw new RangeError("--resume: wants the folder of the run in --out");
+    const { folder, record } = await RunFolder.open(given.out);
+    folder.close();
+    // The updates asked for were those of the earlier command.
+    config = { ...record.config, steps: null };
+  }
+  if (command.config !== null) config = configFromJson(await readJson(command.config), config);
+  const preset = command.preset ??
+    (!command.resume && command.config === null && !("data" in given) ? SAMPLE_PRESET : null);
+  if (preset !== null) config = applyPreset(preset, config);
+  return { ...config, ...flags };
+}
+
+/** The configuration in a JSON file: the values alone, or a run's config.json. */
+async function readJson(path: string): Promise<unknown> {
+  const text = await Deno.readTextFile(path);
+  try {
+    const json = JSON.parse(text);
+    return json?.config ?? json;
+  } catch (error) {
+    throw new SyntaxError(`--config ${path}: is not JSON (${(error as Error).message})`);
+  }
+}
+
+/** What can be refused before any image is looked at. */
+async function refuseEarly(config: Config, command: CommandValues, out: string): Promise<void> {
+  // Sizes that are left open are fitted to the images and never wrong; those that are given must be right already.
+  const large = config.globalCropSize ?? 2 ** 20;
+  checkConfig(fitConfig(config, { images: 2 ** 31, shorterSide: large }));
+  if (!command.resume && !command.overwrite && !command.dryRun && await RunFolder.holdsRun(out)) {
+    throw new RangeError(heldMessage(out));
+  }
+}
+
+async function prepareAndTrain(
+  config: Config,
+  command: CommandValues,
+  out: string,
+  progress: Progress,
+): Promise<number> {
+  const stop = new AbortController();
+  const interrupt = () => stop.abort();
+  Deno.addSignalListener("SIGINT", interrupt);
+  const isNew = !await Deno.stat(out).then(() => true, () => false);
+  let opened;
+  try {
+    opened = await openData(
+      { ...config, cacheDir: config.cacheDir ?? join(out, "cache"), crop: config.globalCropSize ?? 224 },
+      (event) => progress.show({ source: "data", ...event }),
+      stop.signal,
+      (images) =>
+        checkConfig(fitConfig(config, { images, shorterSide: config.globalCropSize ?? 2 ** 20 }), {
+          images,
+          shorterSide: 0,
+        }),
+    );
+  } catch (error) {
+    progress.close();
+    if (isNew) await Deno.remove(out).catch(() => {}); // only if nothing is in it
+    if (stop.signal.aborted) return EXIT_INTERRUPTED;
+    throw error;
+  } finally {
+    Deno.removeSignalListener("SIGINT", interrupt);
+  }
+  const { data, val } = opened;
+  const job: TrainJob = {
+    command: "train",
+    config,
+    data: data.locator,
+    val: val?.locator,
+    out,
+    resume: command.resume,
+    reschedule: command.reschedule,
+    overwrite: command.overwrite,
+  };
+  data.close();
+  val?.close();
+  return await trainInChild(job, command.checked, progress);
+}
+
+async function trainInChild(job: TrainJob, checked: boolean, progress: Progress): Promise<number> {
+  const { out } = job;
+  const seen: { knn: readonly KnnRow[]; backend?: string; crops?: ComputeEvent & { type: "crops" }; started: boolean } =
+    {
+      knn: [],
+      started: false,
+    };
+  // Reports are written one after the other, and never hold up the run.
+  let reports: Promise<unknown> = Promise.resolve();
+  const report = () => {
+    const { crops } = seen;
+    reports = reports.then(() =>
+      writeRunReport(out, {
+        backend: seen.backend,
+        version: VERSION,
+        contactSheet: crops && { png: Uint8Array.fromBase64(crops.png), caption: crops.caption },
+      })
+    ).catch((error) => progress.warn(`report.html: ${(error as Error).message}`));
+  };
+  const code = await launch(job, {
+    checked,
+    onNotice: (message) => progress.warn(message),
+    onEvent: (event) => {
+      progress.show(event);
+      if (event.type === "backend") seen.backend = event.description;
+      else if (event.type === "crops") seen.crops = event;
+      else if (event.type === "result") seen.knn = event.knn;
+      else if (event.type === "start") seen.started = true;
+      if (event.type === "epoch" || event.type === "end" || event.type === "start") report();
+    },
+  });
+  await reports;
+  progress.close();
+  if (seen.started) showEnd(progress, seen.knn, out, code);
+  return code;
+}
+
+function showEnd(progress: Progress, knn: readonly KnnRow[], out: string, code: number): void {
+  for (const row of knn) progress.result(knnText(row));
+  if (code === EXIT_INTERRUPTED) progress.result(`saved: go on with --resume --out ${out}`);
+  progress.show({ type: "report", path: join(out, "report.html") });
+}
+
+/** The part of the given values that `like` has too. */
+function pick<T extends object>(given: Readonly<Record<string, unknown>>, like: T): Partial<T> {
+  return Object.fromEntries(Object.entries(given).filter(([key]) => key in like)) as Partial<T>;
+}
+
+function trainHelp(): string {
+  const names = Object.entries(presets).map(([name, { about }]) => `  ${name}: ${about}`);
+  return helpText({
+    usage: "train [flags]",
+    about:
+      "Trains a Vision Transformer with DINO. Without --data: on a small sample, in minutes. Flags may be written " +
+      "with hyphens or underscores; booleans take true or false, or nothing, or --no- before their name.",
+    groups: fieldGroups,
+    after: [
+      `Presets:\n${names.join("\n")}`,
+      "Exit status: 0 done, 2 something to change in the command or the data, 1 a failure, 130 interrupted and saved.",
+    ],
+  });
+}
+
+if (import.meta.main) Deno.exit(await main(givenArguments()));
