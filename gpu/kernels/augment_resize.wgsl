@@ -6,7 +6,7 @@ struct Params { crops: u32, height: u32, width: u32, tilesX: u32, tilesY: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> pixels: array<u32>;
 @group(0) @binding(2) var<storage, read_write> records: array<i32>;
-@group(0) @binding(3) var<storage, read_write> taps: array<i32>;
+@group(0) @binding(3) var<storage, read_write> taps: array<vec4i>;
 @group(0) @binding(4) var<storage, read_write> image: array<u32>;
 @group(0) @binding(5) var<storage, read_write> sums: array<u32>;
 
@@ -20,6 +20,23 @@ fn channels(packed: u32) -> vec3i {
 fn pack(sum: vec3i) -> u32 {
   let bytes = vec3u(clamp(sum >> vec3u(22u), vec3i(0), vec3i(255)));
   return bytes.x | (bytes.y << 8u) | (bytes.z << 16u);
+}
+
+// First source sample of an output sample, and one past its last.
+fn span(axis: u32, i: u32) -> vec2i {
+  let pair = taps[(axis + 2u * i) / 4u];
+  let startAndCount = select(pair.xy, pair.zw, (i & 1u) == 1u);
+  return vec2i(startAndCount.x, startAndCount.x + startAndCount.y);
+}
+
+// Where the weights of an output sample begin, in vectors.
+fn weightRow(axis: u32, count: u32, i: u32, stride: u32) -> u32 {
+  return (axis + ((2u * count + 3u) & ~3u) + i * stride) / 4u;
+}
+
+// Four bytes from `shift` bits into a pair of words.
+fn joined(low: u32, high: u32, shift: u32) -> u32 {
+  return (low >> shift) | select(high << (32u - shift), 0u, shift == 0u);
 }
 
 @compute @workgroup_size(32, 8)
@@ -43,18 +60,13 @@ fn main(
   let down = u32(records[record + 5u]);
 
   // Threads beyond the edge repeat the last column or row, and store nothing.
-  let column = min(x, p.width - 1u);
-  let startX = u32(taps[across + 2u * column]);
-  let countX = u32(taps[across + 2u * column + 1u]);
-  let weightsX = across + 2u * p.width + column * u32(records[record + 4u]);
-  let row = min(y, p.height - 1u);
-  let startY = taps[down + 2u * row];
-  let endY = startY + taps[down + 2u * row + 1u];
-  let weightsY = i32(down + 2u * p.height + row * u32(records[record + 6u]));
+  let spanX = span(across, min(x, p.width - 1u));
+  let weightsX = weightRow(across, p.width, min(x, p.width - 1u), u32(records[record + 4u]));
+  let spanY = span(down, min(y, p.height - 1u));
+  let weightsY = weightRow(down, p.height, min(y, p.height - 1u), u32(records[record + 6u]));
 
   if (thread.x == 0u && thread.y == 0u) {
-    let last = min(firstY + 7u, p.height - 1u);
-    range = vec2i(startY, taps[down + 2u * last] + taps[down + 2u * last + 1u]);
+    range = vec2i(spanY.x, span(down, min(firstY + 7u, p.height - 1u)).y);
     if (tile % (p.tilesX * p.tilesY) == 0u) {
       sums[crop] = 0u;
     }
@@ -64,22 +76,33 @@ fn main(
   for (var base = rows.x; base < rows.y; base += 8) {
     let sourceRow = base + i32(thread.y);
     if (sourceRow < rows.y) {
+      // Four pixels are three words, wherever in a word the first one starts. Weights past the last tap are 0.
+      let at = source + u32(sourceRow) * rowBytes + u32(spanX.x) * 3u;
+      let shift = (at & 3u) * 8u;
+      var word = at >> 2u;
+      var held = pixels[word];
       var part = vec3i(1 << 21u);
-      var at = source + u32(sourceRow) * rowBytes + startX * 3u;
-      for (var k = 0u; k < countX; k++) {
-        let word = at >> 2u;
-        let shift = (at & 3u) * 8u;
-        let next = select(pixels[word + 1u] << ((32u - shift) & 31u), 0u, shift == 0u);
-        part += channels((pixels[word] >> shift) | next) * taps[weightsX + k];
-        at += 3u;
+      for (var k = 0u; k < u32(spanX.y - spanX.x); k += 4u) {
+        let b = pixels[word + 1u];
+        let c = pixels[word + 2u];
+        let d = pixels[word + 3u];
+        let w0 = joined(held, b, shift);
+        let w1 = joined(b, c, shift);
+        let w2 = joined(c, d, shift);
+        let weight = taps[weightsX + k / 4u];
+        part += channels(w0) * weight.x + channels((w0 >> 24u) | (w1 << 8u)) * weight.y +
+          channels((w1 >> 16u) | (w2 << 16u)) * weight.z + channels(w2 >> 8u) * weight.w;
+        held = d;
+        word += 3u;
       }
       strip[thread.y * 32u + thread.x] = pack(part);
     }
     workgroupBarrier();
-    let begin = max(startY, base);
-    let end = min(endY, base + 8);
+    let begin = max(spanY.x, base);
+    let end = min(spanY.y, base + 8);
     for (var j = begin; j < end; j++) {
-      sum += channels(strip[u32(j - base) * 32u + thread.x]) * taps[weightsY + j - startY];
+      let k = u32(j - spanY.x);
+      sum += channels(strip[u32(j - base) * 32u + thread.x]) * taps[weightsY + k / 4u][k % 4u];
     }
     workgroupBarrier();
   }

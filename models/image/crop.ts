@@ -1,6 +1,6 @@
 // What a crop is made of, and how a batch of them is written into the integer tables that kernels read.
 import { ADJUSTMENT, type AdjustmentKind, hueShift } from "./color.ts";
-import { type Axis, type Interpolation, maxTaps, TAP_HEADER, writeTaps } from "./resample.ts";
+import { type Axis, type Interpolation, maxTaps, tapHeaderWords, tapRowWords, writeTaps } from "./resample.ts";
 import { type BoxWeights, boxWeights } from "./blur.ts";
 
 /** Most adjustments of one crop: the four of colour jitter and grey. */
@@ -139,13 +139,13 @@ export interface CropCapacity {
   readonly height: number;
   /** Columns of a crop. */
   readonly width: number;
-  /** Taps an output sample may have along an axis. */
+  /** Taps an output sample may have along an axis, see {@link tapsForImages}. */
   readonly maxTaps: number;
 }
 
 /** Words of a tap buffer that fits any crops of this capacity. */
 export function tapCapacity({ count, height, width, maxTaps }: CropCapacity): number {
-  return count * (height + width) * (TAP_HEADER + maxTaps);
+  return count * (tapHeaderWords(height) + tapHeaderWords(width) + (height + width) * tapRowWords(maxTaps));
 }
 
 /** Taps an output sample needs at most when crops of `size` are cut from images with sides up to `longestSide`. */
@@ -217,7 +217,7 @@ export class CropPlanner {
       crop.flip, // mirrored taps: nothing after them can tell the crop from a flipped one
       crop.interpolation,
     );
-    used += width * (TAP_HEADER + table[record + RECORD.horizontalStride]);
+    used += tapHeaderWords(width) + width * table[record + RECORD.horizontalStride];
     table[record + RECORD.verticalTaps] = used;
     table[record + RECORD.verticalStride] = this.#writeAxis(
       used,
@@ -228,7 +228,7 @@ export class CropPlanner {
       false,
       crop.interpolation,
     );
-    return used + height * (TAP_HEADER + table[record + RECORD.verticalStride]);
+    return used + tapHeaderWords(height) + height * table[record + RECORD.verticalStride];
   }
 
   #writeAxis(

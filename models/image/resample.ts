@@ -7,8 +7,16 @@ export type Interpolation = "bilinear" | "bicubic" | "lanczos";
 /** Weights are multiples of 2^-22, so that 255 times the sum of their magnitudes stays within 32 bits. */
 export const WEIGHT_BITS = 22;
 
-/** Words before the weights of an axis, for each output sample: first source sample, number of taps. */
+/** Words for each output sample before the weights of an axis: first source sample, number of taps. */
 export const TAP_HEADER = 2;
+
+/** Rows of weights begin at multiples of this many words and are filled up with zeros: kernels read whole vectors. */
+const TAP_VECTOR = 4;
+
+/** Words before the first row of weights of an axis of `count` samples. */
+export function tapHeaderWords(count: number): number {
+  return Math.ceil((count * TAP_HEADER) / TAP_VECTOR) * TAP_VECTOR;
+}
 
 function cubic(x: number): number {
   const a = -0.5;
@@ -37,6 +45,11 @@ const FILTERS: Record<Interpolation, { support: number; weight: (x: number) => n
   lanczos: { support: 3, weight: lanczos },
 };
 
+/** Words of a row of up to `taps` weights. */
+export function tapRowWords(taps: number): number {
+  return Math.ceil(taps / TAP_VECTOR) * TAP_VECTOR;
+}
+
 /** Largest number of taps of one output sample when `source` samples become `target`. */
 export function maxTaps(source: number, target: number, interpolation: Interpolation = "bicubic"): number {
   return Math.ceil(FILTERS[interpolation].support * Math.max(source / target, 1)) * 2 + 1;
@@ -60,16 +73,18 @@ export interface Axis {
 
 /** Words {@link writeTaps} takes for an axis. */
 export function tapWords(axis: Axis, interpolation: Interpolation): number {
-  return axis.windowCount * (TAP_HEADER + maxTaps(axis.sourceEnd ?? axis.source, axis.target, interpolation));
+  const stride = tapRowWords(maxTaps(axis.sourceEnd ?? axis.source, axis.target, interpolation));
+  return tapHeaderWords(axis.windowCount) + axis.windowCount * stride;
 }
 
-const weights = new Float64Array(1 << 16); // one row of taps before rounding; sources are at most 16384 wide × 4
+let weights = new Float64Array(256); // one row of taps before rounding
 
 /**
  * Writes the taps of an axis at `offset`: for each wanted output sample its first source sample and
- * number of taps, then the rows of weights, each `stride` words apart.
+ * number of taps, then the rows of weights.
  *
- * @returns the stride
+ * @param offset a multiple of 4, and so is what {@link tapWords} says is written
+ * @returns words from one row of weights to the next
  */
 export function writeTaps(taps: Int32Array, offset: number, axis: Axis, interpolation: Interpolation): number {
   const { support: radius, weight } = FILTERS[interpolation];
@@ -77,8 +92,9 @@ export function writeTaps(taps: Int32Array, offset: number, axis: Axis, interpol
   const stretch = Math.max(scale, 1); // shrinking widens the filter: that is the antialiasing
   const shrink = 1 / stretch;
   const support = radius * stretch;
-  const stride = Math.ceil(support) * 2 + 1;
-  const rows = offset + axis.windowCount * TAP_HEADER;
+  const stride = tapRowWords(maxTaps(axis.sourceEnd ?? axis.source, axis.target, interpolation));
+  const rows = offset + tapHeaderWords(axis.windowCount);
+  if (weights.length < stride) weights = new Float64Array(stride);
   for (let i = 0; i < axis.windowCount; i++) {
     const centre = (axis.windowStart + i + 0.5) * scale;
     const first = Math.max(Math.trunc(centre - support + 0.5), 0);
@@ -138,7 +154,7 @@ export function resampleWithTaps(
   for (let y = 0; y < rowCount; y++) {
     for (let x = 0; x < width; x++) {
       const first = taps[horizontal.offset + TAP_HEADER * x], count = taps[horizontal.offset + TAP_HEADER * x + 1];
-      const row = horizontal.offset + TAP_HEADER * width + x * horizontal.stride;
+      const row = horizontal.offset + tapHeaderWords(width) + x * horizontal.stride;
       for (let c = 0; c < 3; c++) {
         middle[(y * width + x) * 3 + c] = tapSum(pixels, start + y * rowBytes + first * 3 + c, 3, taps, row, count);
       }
@@ -147,7 +163,7 @@ export function resampleWithTaps(
   const line = width * 3;
   for (let y = 0; y < height; y++) {
     const first = taps[vertical.offset + TAP_HEADER * y], count = taps[vertical.offset + TAP_HEADER * y + 1];
-    const row = vertical.offset + TAP_HEADER * height + y * vertical.stride;
+    const row = vertical.offset + tapHeaderWords(height) + y * vertical.stride;
     for (let i = 0; i < line; i++) data[y * line + i] = tapSum(middle, first * line + i, line, taps, row, count);
   }
 }

@@ -63,7 +63,7 @@ function resample(
   const acrossStride = load<i32>(record, 16);
   const down = taps + (<usize>load<i32>(record, 20) << 2);
   const downStride = load<i32>(record, 24);
-  const weights = down + (<usize>height << 3);
+  const weights = rowsOfWeights(down, height);
   const line = <usize>width << 2;
   let ready = 0; // source rows below this one are in the ring, or no longer needed
   for (let y = 0; y < height; y++) {
@@ -78,6 +78,13 @@ function resample(
     const row = weights + (<usize>(y * downStride) << 2);
     resampleColumns(ring, image + <usize>y * line, start % ringRows, count, ringRows, row, width);
   }
+}
+
+// Behind two words for each sample, at a multiple of four words.
+// @ts-ignore: decorator
+@inline
+function rowsOfWeights(axis: usize, count: i32): usize {
+  return axis + (<usize>(2 * count + 3 & ~3) << 2);
 }
 
 // @ts-ignore: decorator
@@ -96,7 +103,7 @@ function roundedBytes(sums: v128): v128 {
 
 // out[x] = (2²¹ + Σ_k weight[x, k]·source[start[x] + k]) >> 22 for the three channels, clamped to a byte.
 function resampleRow(source: usize, target: usize, taps: usize, stride: i32, width: i32): void {
-  const weights = taps + (<usize>width << 3);
+  const weights = rowsOfWeights(taps, width);
   const half = i32x4.splat(1 << 21);
   // Spread 4 pixels of 3 bytes to 32-bit lanes; −1 reads as zero.
   const spread0 = i8x16(0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, -1, -1, -1, -1);

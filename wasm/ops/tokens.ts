@@ -81,21 +81,4 @@ export const tokenLowerings: Lowerings = {
       perChunk,
     ]);
   },
-
-  augment(op, to) {
-    const { pixels, table, taps, levels } = op.in, { count, height, width, maxTaps, layout, patchSize } = op.attrs;
-    const image = 4 * (Math.ceil(height * width / 4) * 4);
-    to.scratch(image + Math.max(4 * maxTaps * width, 32 * Math.max(height, width), 3072));
-    to.step(Code.augment, count, [
-      to.at(pixels),
-      to.at(table),
-      to.at(taps),
-      to.at(levels),
-      to.at(op.out.crops),
-      height,
-      width,
-      maxTaps,
-      layout === "levels" ? 0 : patchSize,
-    ]);
-  },
 };
