@@ -87,5 +87,6 @@ export enum Control {
   /** Workers that have left the last barrier of a command. */
   left = 320,
   zeros = 384,
-  bytes = 640,
+  constants = 640,
+  bytes = 768,
 }

@@ -16,9 +16,9 @@ import {
   type TensorData,
 } from "../models/graph/tensor.ts";
 import { calibrate, type Calibration } from "./calibrate.ts";
-import { StepField } from "./codes.ts";
+import { Control, StepField } from "./codes.ts";
 import { activationAddress, lower, type Step, workspaceBytes, writeSteps } from "./compile.ts";
-import { Layout, reserveMemory } from "./memory.ts";
+import { CONTROL_ADDRESS, Layout, reserveMemory } from "./memory.ts";
 import type { TileShape } from "./micro_kernels.ts";
 import { WorkerPool } from "./pool.ts";
 
@@ -57,6 +57,7 @@ export async function openWasm({ threads, maximumBytes = WHOLE_MEMORY, tile }: W
   const layout = new Layout(memory.buffer.byteLength, threads);
   // Calibration borrows memory that no buffer has yet.
   const instance = new WebAssembly.Instance(module, { env: { memory, now: () => performance.now() } });
+  (instance.exports.fillConstants as (address: number) => void)(CONTROL_ADDRESS + Control.constants);
   const address = layout.allocate(1 << 17, "calibration");
   const calibration = await calibrate(instance.exports, address);
   layout.release(address);

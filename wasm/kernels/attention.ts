@@ -1,8 +1,15 @@
 // Fused attention: one chunk is one head of one image; scores exist only for a block of queries at a time, in cache.
+import { StepField } from "../codes";
 import { colsBlock, packPanel, packTransposed, rowsBlock } from "./block";
-import { scratch, tileColumns, tileRows, zeros } from "./context";
-import { exp4, laneMax, laneSum, loadPart, loadUpTo, log, storeUpTo } from "./math";
+import { constants, scratch, tileColumns, tileRows, zeros } from "./context";
+import { laneMax, laneSum, loadPart, loadUpTo, log, storeUpTo } from "./math";
+import { expRow, sumRow } from "./rows";
 import { ceilDiv, real, word } from "./step";
+
+// Where the scale of the scores lies in a step.
+const SCALE: usize = StepField.arguments + 8 * 4;
+const BACKWARD_SCALE: usize = StepField.arguments + 10 * 4;
+const PROBS_SCALE: usize = StepField.arguments + 7 * 4;
 
 /** Panels of k-major columns: panels[j / tile][k][j % tile] = source[j, k] for `rows` rows of `depth` elements. */
 function packKeys(source: usize, stride: usize, depth: u32, rows: u32, panels: usize): void {
@@ -46,34 +53,25 @@ function padded(n: u32): u32 {
   return (width & 127) == 0 ? width + tileColumns : width;
 }
 
-/** row ← e^(scale·row − shift); what lies beyond n is left alone. Returns the sum of the n results. */
-function exponentials(row: usize, n: u32, scale: f32, shift: f32): f32 {
-  const factor = f32x4.splat(scale), offset = f32x4.splat(-shift);
-  let s0 = f32x4.splat(0), s1 = s0, j: u32 = 0;
-  for (; j + 8 <= n; j += 8) {
-    const p = row + (<usize>j << 2);
-    const v0 = exp4(f32x4.relaxed_madd(v128.load(p), factor, offset));
-    const v1 = exp4(f32x4.relaxed_madd(v128.load(p, 16), factor, offset));
-    s0 = f32x4.add(s0, v0);
-    s1 = f32x4.add(s1, v1);
-    v128.store(p, v0);
-    v128.store(p, v1, 16);
-  }
-  let sum = laneSum(f32x4.add(s0, s1));
-  for (; j < n; j++) {
-    const p = row + (<usize>j << 2);
-    const v = f32x4.extract_lane(exp4(f32x4.splat(load<f32>(p) * scale - shift)), 0);
-    store<f32>(p, v);
-    sum += v;
-  }
-  return sum;
+/** row ← e^(scale·row − shift), both read from memory; what lies beyond n is left alone. Returns the sum of the results. */
+// @ts-ignore: decorator
+@inline
+function exponentials(row: usize, n: u32, scale: usize, shift: usize): f32 {
+  expRow(row, row, n, scale, shift, constants);
+  return sumRow(row, n);
 }
 
+/** Largest element. NaN may get lost here, but not in the exponentials. */
 function largest(row: usize, n: u32): f32 {
-  let m = v128.load32_splat(row), j: u32 = 0;
-  for (; j + 4 <= n; j += 4) m = f32x4.max(m, v128.load(row + (<usize>j << 2)));
-  if (j < n) m = f32x4.max(m, loadPart(row + (<usize>j << 2), n - j, load<f32>(row)));
-  return laneMax(m);
+  let m0 = v128.load32_splat(row), m1 = m0, j = n;
+  const first = load<f32>(row);
+  for (; j >= 8; j -= 8, row += 32) {
+    m0 = f32x4.pmax(m0, v128.load(row));
+    m1 = f32x4.pmax(m1, v128.load(row, 16));
+  }
+  for (; j >= 4; j -= 4, row += 16) m0 = f32x4.pmax(m0, v128.load(row));
+  if (j) m1 = f32x4.pmax(m1, loadPart(row, j, first));
+  return laneMax(f32x4.pmax(m0, m1));
 }
 
 /**
@@ -82,7 +80,7 @@ function largest(row: usize, n: u32): f32 {
  */
 export function attention(step: usize, chunk: u32): void {
   const N = word(step, 3), heads = word(step, 4), queries = word(step, 5), d = word(step, 6), block = word(step, 7);
-  const scale = real(step, 8), image = chunk / heads, head = chunk - image * heads;
+  const image = chunk / heads, head = chunk - image * heads;
   const D = heads * d, stride = <usize>D * 12;
   const q = word(step, 0) + <usize>image * N * stride + <usize>head * (d << 2);
   const width = padded(N), dWidth = padded(d);
@@ -94,7 +92,7 @@ export function attention(step: usize, chunk: u32): void {
     const rows = min(block, queries - first);
     multiply(rows, d, N, q + first * stride, stride, keys, scores, width << 2);
     const lse: usize = word(step, 2) ? word(step, 2) + (<usize>(chunk * queries + first) << 2) : 0;
-    softmaxRows(rows, N, scale, scores, width << 2, sums, lse);
+    softmaxRows(rows, N, step + SCALE, scores, width << 2, sums, lse);
     multiply(rows, N, d, scores, width << 2, values, out, dWidth << 2);
     const y = word(step, 1) + ((<usize>(image * queries + first) * D + head * d) << 2);
     for (let r: u32 = 0; r < rows; r++) {
@@ -108,11 +106,12 @@ export function attention(step: usize, chunk: u32): void {
 }
 
 /** Rows become e^(scale·row − max), their sums go to `sums`, log-sum-exp to `lse` unless 0. */
-function softmaxRows(rows: u32, N: u32, scale: f32, scores: usize, stride: usize, sums: usize, lse: usize): void {
+function softmaxRows(rows: u32, N: u32, scale: usize, scores: usize, stride: usize, sums: usize, lse: usize): void {
   for (let r: u32 = 0; r < rows; r++, scores += stride) {
-    const shift = largest(scores, N) * scale;
-    const sum = exponentials(scores, N, scale, shift);
-    store<f32>(sums + (<usize>r << 2), sum);
+    const shift = largest(scores, N) * load<f32>(scale), slot = sums + (<usize>r << 2);
+    store<f32>(slot, shift);
+    const sum = exponentials(scores, N, scale, slot);
+    store<f32>(slot, sum);
     if (lse) store<f32>(lse + (<usize>r << 2), <f32>(<f64>shift + log(<f64>sum)));
   }
 }
@@ -147,7 +146,7 @@ export function attentionBackward(step: usize, chunk: u32): void {
     multiply(rows, d, N, dy + first * yStride, yStride, values, dScores, scoreStride);
     for (let r: u32 = 0; r < rows; r++) {
       const at = first + r, row = <usize>r * scoreStride;
-      exponentials(probabilities + row, N, scale, load<f32>(lse + (<usize>at << 2)));
+      expRow(probabilities + row, probabilities + row, N, step + BACKWARD_SCALE, lse + (<usize>at << 2), constants);
       scoreGradients(
         probabilities + row, dScores + row, N, rowDot(dy + at * yStride, y + at * yStride, d), scale,
       );
@@ -200,7 +199,9 @@ export function attentionProbs(step: usize, chunk: u32): void {
   const base = word(step, 0) + <usize>image * N * stride + <usize>head * (d << 2);
   const q = base + query * stride, probs = word(step, 1) + <usize>chunk * (N << 2);
   for (let j: u32 = 0; j < N; j++) store<f32>(probs + (<usize>j << 2), rowDot(q, base + (<usize>D << 2) + j * stride, d));
-  const scale = real(step, 7), sum = exponentials(probs, N, scale, largest(probs, N) * scale);
+  const shift = scratch;
+  store<f32>(shift, largest(probs, N) * real(step, 7));
+  const sum = exponentials(probs, N, step + PROBS_SCALE, shift);
   const inverse = f32x4.splat(1 / sum);
   for (let j: u32 = 0; j < N; j += 4) {
     const p = probs + (<usize>j << 2);

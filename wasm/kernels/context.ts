@@ -5,13 +5,16 @@
 export let scratch: usize = 0;
 /** 256 zero bytes. */
 export let zeros: usize = 0;
+/** Constants of the vector functions; see math.ts. */
+export let constants: usize = 0;
 /** Shape of the micro-kernel's tile. */
 export let tileRows: u32 = 4;
 export let tileColumns: u32 = 8;
 
-export function setContext(privateScratch: usize, zeroBytes: usize, rows: u32, columns: u32): void {
+export function setContext(privateScratch: usize, zeroBytes: usize, table: usize, rows: u32, columns: u32): void {
   scratch = privateScratch;
   zeros = zeroBytes;
+  constants = table;
   tileRows = rows;
   tileColumns = columns;
 }

@@ -1,5 +1,7 @@
 // Elementwise operations and sums over rows. A chunk is a range of elements, or a range of columns.
-import { gelu4, geluDerivative4, laneSum64, loadUpTo, storeUpTo } from "./math";
+import { constants } from "./context";
+import { geluBackwardRow, geluRow } from "./rows";
+import { geluDerivative4, laneSum64, loadUpTo, storeUpTo } from "./math";
 import { real, word } from "./step";
 
 /** y = a + b; arguments a, b, y, elements, elements a chunk. */
@@ -28,40 +30,23 @@ export function copy(step: usize, chunk: u32): void {
 
 /** y = GELU(x); arguments x, y, elements, elements a chunk. */
 export function gelu(step: usize, chunk: u32): void {
-  const x = word(step, 0), y = word(step, 1), perChunk = word(step, 3);
-  const first = chunk * perChunk, last = min(first + perChunk, word(step, 2));
-  let i = first;
-  for (; i + 8 <= last; i += 8) {
-    const at = <usize>i << 2;
-    const v0 = gelu4(v128.load(x + at)), v1 = gelu4(v128.load(x + at, 16));
-    v128.store(y + at, v0);
-    v128.store(y + at, v1, 16);
-  }
-  for (; i < last; i += 4) {
-    const at = <usize>i << 2, left = last - i;
-    storeUpTo(y + at, gelu4(loadUpTo(x + at, left)), left);
-  }
+  const perChunk = word(step, 3), first = chunk * perChunk, at = <usize>first << 2;
+  geluRow(word(step, 0) + at, word(step, 1) + at, min(perChunk, word(step, 2) - first), constants);
 }
 
 /** dx (+)= dy·GELU′(x); arguments dy, x, dx, elements, elements a chunk, accumulate. */
 export function geluBackward(step: usize, chunk: u32): void {
-  const dy = word(step, 0), x = word(step, 1), dx = word(step, 2), perChunk = word(step, 4), accumulate = word(step, 5);
-  const first = chunk * perChunk, last = min(first + perChunk, word(step, 3));
-  let i = first;
-  if (!accumulate) {
-    for (; i + 8 <= last; i += 8) {
-      const at = <usize>i << 2;
-      const v0 = f32x4.mul(v128.load(dy + at), geluDerivative4(v128.load(x + at)));
-      const v1 = f32x4.mul(v128.load(dy + at, 16), geluDerivative4(v128.load(x + at, 16)));
-      v128.store(dx + at, v0);
-      v128.store(dx + at, v1, 16);
-    }
+  const perChunk = word(step, 4), first = chunk * perChunk, at = <usize>first << 2;
+  const n = min(perChunk, word(step, 3) - first);
+  const dy = word(step, 0) + at, x = word(step, 1) + at, dx = word(step, 2) + at;
+  if (!word(step, 5)) {
+    geluBackwardRow(dy, x, dx, n, constants);
+    return;
   }
-  for (; i < last; i += 4) {
-    const at = <usize>i << 2, left = last - i;
-    let v = f32x4.mul(loadUpTo(dy + at, left), geluDerivative4(loadUpTo(x + at, left)));
-    if (accumulate) v = f32x4.add(v, loadUpTo(dx + at, left));
-    storeUpTo(dx + at, v, left);
+  for (let i: u32 = 0; i < n; i += 4) {
+    const p = <usize>i << 2, left = n - i;
+    const v = f32x4.mul(loadUpTo(dy + p, left), geluDerivative4(loadUpTo(x + p, left), constants));
+    storeUpTo(dx + p, f32x4.add(v, loadUpTo(dx + p, left)), left);
   }
 }
 

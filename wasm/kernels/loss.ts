@@ -1,7 +1,7 @@
 // Teacher softmax, DINO's loss with its gradient, and the center. A chunk is a row, read from memory once: a row of 65536
 // logits is 256 KiB and stays in L2 between the maximum, the exponentials and the result.
 import { exp4, laneMax, laneSum64, loadUpTo, log, storeUpTo } from "./math";
-import { scratch } from "./context";
+import { constants, scratch } from "./context";
 import { real, word } from "./step";
 
 /** Elements summed in float32 before they join a float64 total. */
@@ -24,7 +24,7 @@ export function centeredSoftmax(step: usize, chunk: u32): void {
       const at = <usize>i << 2, left = K - i;
       const logit = f32x4.sub(loadUpTo(x + at, left, -Infinity), loadUpTo(center + at, left));
       const z = f32x4.max(f32x4.mul(f32x4.sub(logit, shift), inverse), f32x4.splat(-1e30));
-      let e = exp4(z);
+      let e = exp4(z, constants);
       // Lanes past the end hold −1e30: they must add nothing.
       if (left < 4) e = v128.and(e, f32x4.gt(z, f32x4.splat(-1e29)));
       s = f32x4.add(s, e);
@@ -75,7 +75,7 @@ export function dinoLoss(step: usize, chunk: u32): void {
       const z = f32x4.max(
         f32x4.mul(f32x4.sub(loadUpTo(x + at, left, -Infinity), shift), inverse), f32x4.splat(-1e30),
       );
-      let p = exp4(z);
+      let p = exp4(z, constants);
       if (left < 4) p = v128.and(p, f32x4.gt(z, f32x4.splat(-1e29)));
       s = f32x4.add(s, p);
       c = f32x4.relaxed_madd(target4(probs + at, viewBytes, globals, v, left), z, c);

@@ -1,26 +1,78 @@
 // exp, log and the normal distribution on four lanes, with their error bounds; loads and stores of ragged ends.
 
+// Constants of the vector functions are read from a table in memory: V8 builds a vector constant from two 64-bit
+// immediates at every use, inside loops too, which costs more than the arithmetic; a broadcasting load costs nothing.
+// The table lies where `fillConstants` was told to put it; vector functions take its address as `k`.
+const MAGIC: usize = 0;
+const LOG2_E: usize = 4;
+const LN2_HIGH: usize = 8;
+const LN2_LOW: usize = 12;
+const LOWEST: usize = 16;
+const EXP: usize = 20; // coefficients, highest power first
+const ONE: usize = 44;
+const MINUS_HALF: usize = 48;
+const FAR: usize = 52;
+const SLOPE: usize = 56;
+const TAIL: usize = 60;
+const DENSITY: usize = 92;
+const ZERO: usize = 96;
+
+/** Writes the table of constants, 128 bytes. */
+export function fillConstants(k: usize): void {
+  store<f32>(k, 12582912.0, MAGIC); // 1.5·2²³: adding it leaves round(x) in the low bits
+  store<f32>(k, 1.4426950408889634, LOG2_E);
+  store<f32>(k, 0.693359375, LN2_HIGH); // ln 2 in two parts, the first with trailing zeros
+  store<f32>(k, -2.1219444e-4, LN2_LOW);
+  store<f32>(k, -87.3, LOWEST); // below lie subnormal results
+  store<f32>(k, 0.001395080122165382, EXP);
+  store<f32>(k, 0.008369073271751404, EXP + 4);
+  store<f32>(k, 0.04166620224714279, EXP + 8);
+  store<f32>(k, 0.16666516661643982, EXP + 12);
+  store<f32>(k, 0.5, EXP + 16);
+  store<f32>(k, 1.0, EXP + 20);
+  store<f32>(k, 1.0, ONE);
+  store<f32>(k, -0.5, MINUS_HALF);
+  store<f32>(k, 7.0, FAR);
+  store<f32>(k, 0.33, SLOPE);
+  store<f32>(k, 0.04947048798203468, TAIL);
+  store<f32>(k, -0.23992770910263062, TAIL + 4);
+  store<f32>(k, 0.3713133633136749, TAIL + 8);
+  store<f32>(k, -0.13445255160331726, TAIL + 12);
+  store<f32>(k, 0.2108297497034073, TAIL + 16);
+  store<f32>(k, 0.10797557234764099, TAIL + 20);
+  store<f32>(k, 0.13499335944652557, TAIL + 24);
+  store<f32>(k, -0.00020231651433277875, TAIL + 28);
+  store<f32>(k, 0.3989422804014327, DENSITY); // 1/√(2π)
+  store<f32>(k, 0.0, ZERO);
+}
+
+// @ts-ignore: decorator
+@inline
+function constant(k: usize, offset: usize): v128 {
+  return v128.load32_splat(k + offset);
+}
+
 /**
- * eˣ. Relative error below 1.5 ulp (2e-7 measured against float64 over the whole range); arguments are clamped to
- * [-87.3, 88.3], so it never overflows; NaN stays NaN.
+ * eˣ for x ≤ 88. Relative error below 2e-7; arguments below -87.3 give e^-87.3 = 1.2e-38; NaN stays NaN.
  */
 // @ts-ignore: decorator
 @inline
-export function exp4(x: v128): v128 {
-  // n = round(x / ln 2) by adding 1.5·2²³, whose low bits then hold n; r = x − n·ln 2 in two parts.
-  const magic = f32x4.splat(12582912.0);
-  x = f32x4.min(f32x4.max(x, f32x4.splat(-87.3)), f32x4.splat(88.3));
-  const t = f32x4.relaxed_madd(x, f32x4.splat(1.4426950408889634), magic);
+export function exp4(x: v128, k: usize): v128 {
+  // n = round(x / ln 2), r = x − n·ln 2.
+  const magic = constant(k, MAGIC);
+  x = f32x4.max(x, constant(k, LOWEST));
+  const t = f32x4.relaxed_madd(x, constant(k, LOG2_E), magic);
   const n = f32x4.sub(t, magic);
-  let r = f32x4.relaxed_nmadd(n, f32x4.splat(0.693359375), x);
-  r = f32x4.relaxed_nmadd(n, f32x4.splat(-2.1219444e-4), r);
-  // 1 + r + r²·q(r), q fitted on |r| ≤ ln 2 / 2 with error 3e-9.
-  let q = f32x4.splat(0.001395080122165382);
-  q = f32x4.relaxed_madd(q, r, f32x4.splat(0.008369073271751404));
-  q = f32x4.relaxed_madd(q, r, f32x4.splat(0.04166620224714279));
-  q = f32x4.relaxed_madd(q, r, f32x4.splat(0.16666516661643982));
-  q = f32x4.relaxed_madd(q, r, f32x4.splat(0.5));
-  const p = f32x4.add(f32x4.relaxed_madd(q, f32x4.mul(r, r), r), f32x4.splat(1.0));
+  let r = f32x4.relaxed_nmadd(n, constant(k, LN2_HIGH), x);
+  r = f32x4.relaxed_nmadd(n, constant(k, LN2_LOW), r);
+  // 1 + r + r²·q(r), q fitted on |r| ≤ ln 2 / 2 with error 3e-9; written as one chain.
+  let q = constant(k, EXP);
+  q = f32x4.relaxed_madd(q, r, constant(k, EXP + 4));
+  q = f32x4.relaxed_madd(q, r, constant(k, EXP + 8));
+  q = f32x4.relaxed_madd(q, r, constant(k, EXP + 12));
+  q = f32x4.relaxed_madd(q, r, constant(k, EXP + 16));
+  q = f32x4.relaxed_madd(q, r, constant(k, EXP + 20));
+  const p = f32x4.relaxed_madd(q, r, constant(k, ONE));
   return i32x4.add(p, i32x4.shl(t, 23));
 }
 
@@ -30,41 +82,41 @@ export function exp4(x: v128): v128 {
  */
 // @ts-ignore: decorator
 @inline
-function tail4(t: v128): v128 {
-  const one = f32x4.splat(1.0);
-  const u = f32x4.div(one, f32x4.relaxed_madd(f32x4.min(t, f32x4.splat(7.0)), f32x4.splat(0.33), one));
-  let p = f32x4.splat(0.04947048798203468);
-  p = f32x4.relaxed_madd(p, u, f32x4.splat(-0.23992770910263062));
-  p = f32x4.relaxed_madd(p, u, f32x4.splat(0.3713133633136749));
-  p = f32x4.relaxed_madd(p, u, f32x4.splat(-0.13445255160331726));
-  p = f32x4.relaxed_madd(p, u, f32x4.splat(0.2108297497034073));
-  p = f32x4.relaxed_madd(p, u, f32x4.splat(0.10797557234764099));
-  p = f32x4.relaxed_madd(p, u, f32x4.splat(0.13499335944652557));
-  return f32x4.relaxed_madd(p, u, f32x4.splat(-0.00020231651433277875));
+function tail4(t: v128, k: usize): v128 {
+  const one = constant(k, ONE);
+  const u = f32x4.div(one, f32x4.relaxed_madd(f32x4.min(t, constant(k, FAR)), constant(k, SLOPE), one));
+  let p = constant(k, TAIL);
+  p = f32x4.relaxed_madd(p, u, constant(k, TAIL + 4));
+  p = f32x4.relaxed_madd(p, u, constant(k, TAIL + 8));
+  p = f32x4.relaxed_madd(p, u, constant(k, TAIL + 12));
+  p = f32x4.relaxed_madd(p, u, constant(k, TAIL + 16));
+  p = f32x4.relaxed_madd(p, u, constant(k, TAIL + 20));
+  p = f32x4.relaxed_madd(p, u, constant(k, TAIL + 24));
+  return f32x4.relaxed_madd(p, u, constant(k, TAIL + 28));
 }
 
 /** Φ(x) from e^(−x²/2). */
 // @ts-ignore: decorator
 @inline
-function normal4(x: v128, density: v128): v128 {
-  const lower = f32x4.mul(density, tail4(f32x4.abs(x))); // Φ(−|x|)
-  return v128.bitselect(lower, f32x4.sub(f32x4.splat(1.0), lower), f32x4.lt(x, f32x4.splat(0.0)));
+function normal4(x: v128, density: v128, k: usize): v128 {
+  const lower = f32x4.mul(density, tail4(f32x4.abs(x), k)); // Φ(−|x|)
+  return v128.bitselect(lower, f32x4.sub(constant(k, ONE), lower), f32x4.lt(x, constant(k, ZERO)));
 }
 
 /** x·Φ(x): GELU in its exact form; relative error below 5e-7 down to where it underflows. */
 // @ts-ignore: decorator
 @inline
-export function gelu4(x: v128): v128 {
-  const density = exp4(f32x4.mul(f32x4.mul(x, x), f32x4.splat(-0.5)));
-  return f32x4.mul(x, normal4(x, density));
+export function gelu4(x: v128, k: usize): v128 {
+  const density = exp4(f32x4.mul(f32x4.mul(x, x), constant(k, MINUS_HALF)), k);
+  return f32x4.mul(x, normal4(x, density, k));
 }
 
 /** Φ(x) + x·φ(x): the derivative of GELU; absolute error below 3e-7. */
 // @ts-ignore: decorator
 @inline
-export function geluDerivative4(x: v128): v128 {
-  const density = exp4(f32x4.mul(f32x4.mul(x, x), f32x4.splat(-0.5)));
-  return f32x4.relaxed_madd(f32x4.mul(x, density), f32x4.splat(0.3989422804014327), normal4(x, density));
+export function geluDerivative4(x: v128, k: usize): v128 {
+  const density = exp4(f32x4.mul(f32x4.mul(x, x), constant(k, MINUS_HALF)), k);
+  return f32x4.relaxed_madd(f32x4.mul(x, density), constant(k, DENSITY), normal4(x, density, k));
 }
 
 /** Natural logarithm of a positive, normal number, to a few ulp of float64. */

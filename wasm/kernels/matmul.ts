@@ -3,9 +3,10 @@
 // A chunk owns rows × columns of c and walks k in blocks of KC, so that one panel of b (KC × tile columns) stays in L1 and
 // the rows of a in L2. Every element of c is one sequential chain of fused multiply-adds in k, whatever the tile shape,
 // the chunk size or the number of threads: none of them changes the result.
-import { scratch, tileColumns, tileRows, zeros } from "./context";
+import { constants, scratch, tileColumns, tileRows, zeros } from "./context";
 import { colsBlock, packPanel, packTransposed, rowsBlock } from "./block";
-import { gelu4, geluDerivative4, loadUpTo, storeUpTo } from "./math";
+import { loadUpTo, storeUpTo } from "./math";
+import { geluBackwardRow, geluRow } from "./rows";
 import { ceilDiv, word } from "./step";
 
 /** Depth of a block of k. */
@@ -70,8 +71,9 @@ export function matmul(step: usize, chunk: u32): void {
       start = origin;
       startStride = cStride;
     }
-    if (word(step, 10)) bias = word(step, 10) + (<usize>column << 2);
   }
+  // Past a ragged end the bias read is not a bias; it only reaches padding of the tile.
+  if (word(step, 10)) bias = word(step, 10) + (<usize>column << 2);
 
   const bStride: usize = word(step, 17) ? <usize>word(step, 17) : <usize>(tileColumns << 2);
   let k0: u32 = 0;
@@ -139,26 +141,25 @@ function copyA(source: usize, stride: usize, depth: u32, rows: u32, target: usiz
   }
 }
 
-/** c = (accumulate ? c : 0) + residual + rowScale·f(tile + bias). */
+/** c = (accumulate ? c : 0) + residual + rowScale·f(tile); the tile holds the product with its bias. */
 function finish(step: usize, tile: usize, tileStride: usize, row: u32, column: u32, rows: u32, columns: u32): void {
   const n = word(step, 6), accumulate = word(step, 12), epilogue = word(step, 13), perScale = word(step, 16);
-  const bias: usize = word(step, 10), residual: usize = word(step, 11), pre: usize = word(step, 14);
-  const rowScale: usize = word(step, 15), c: usize = word(step, 4);
+  const residual: usize = word(step, 11), pre: usize = word(step, 14), rowScale: usize = word(step, 15);
+  const plain = !accumulate && !residual && !rowScale;
   for (let r: u32 = 0; r < rows; r++, tile += tileStride) {
-    const offset = (<usize>(row + r) * n + column) << 2;
+    const offset = (<usize>(row + r) * n + column) << 2, c = word(step, 4) + offset;
+    if (epilogue == GELU) {
+      if (pre) memory.copy(pre + offset, tile, columns << 2);
+      geluRow(tile, plain ? c : tile, columns, constants);
+    } else if (epilogue == GELU_BACKWARD) {
+      geluBackwardRow(tile, pre + offset, plain ? c : tile, columns, constants);
+    } else if (plain) memory.copy(c, tile, columns << 2);
+    if (plain) continue;
     const factor = f32x4.splat(rowScale ? load<f32>(rowScale + (<usize>((row + r) / perScale) << 2)) : 1);
     for (let j: u32 = 0; j < columns; j += 4) {
-      const left = columns - j, at = offset + (<usize>j << 2);
-      let v = v128.load(tile + (<usize>j << 2));
-      if (bias) v = f32x4.add(v, loadUpTo(bias + (<usize>(column + j) << 2), left));
-      if (epilogue == GELU) {
-        if (pre) storeUpTo(pre + at, v, left);
-        v = gelu4(v);
-      } else if (epilogue == GELU_BACKWARD) {
-        v = f32x4.mul(v, geluDerivative4(loadUpTo(pre + at, left)));
-      }
-      if (rowScale) v = f32x4.mul(v, factor);
-      if (residual) v = f32x4.add(v, loadUpTo(residual + at, left));
+      const left = columns - j, at = <usize>j << 2;
+      let v = f32x4.mul(v128.load(tile + at), factor);
+      if (residual) v = f32x4.add(v, loadUpTo(residual + offset + at, left));
       if (accumulate) v = f32x4.add(v, loadUpTo(c + at, left));
       storeUpTo(c + at, v, left);
     }

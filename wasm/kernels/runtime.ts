@@ -33,7 +33,7 @@ export function serve(thread: u32, control: usize): void {
     const threads = load<u32>(control, Control.threads);
     setContext(
       load<u32>(control, Control.scratch) + thread * load<u32>(control, Control.scratchBytes),
-      control + Control.zeros, load<u32>(control, Control.tileRows), load<u32>(control, Control.tileColumns),
+      control + Control.zeros, control + Control.constants, load<u32>(control, Control.tileRows), load<u32>(control, Control.tileColumns),
     );
     if (action == 0) runList(control, thread, threads);
     if (atomic.add<u32>(control + Control.left, 1) == threads - 1) {
@@ -216,4 +216,6 @@ export function execute(step: usize, chunk: u32): void {
 }
 
 export { setContext };
+export { fillConstants } from "./math";
+export * from "./rows";
 export * from "./micro";

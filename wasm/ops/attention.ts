@@ -58,6 +58,7 @@ export const attentionLowerings: Lowerings = {
   attentionProbs(op, to) {
     const { images, tokens, heads, queries, firstQuery } = op.attrs, d = headWidth(op.in.qkv, op.attrs);
     const scale = real(1 / Math.sqrt(d));
+    to.scratch(64);
     to.step(Code.attentionProbs, images * heads * queries, [
       to.at(op.in.qkv),
       to.at(op.out.probs),
