@@ -89,6 +89,8 @@ function standIn(some: PixelSource, length: number): PixelSource {
 async function likelyBackend({ backend, adapter }: Config): Promise<"wasm" | "webgpu"> {
   if (backend !== "auto") return backend;
   if (adapter !== null) return "webgpu";
+  // Vulkan's loader complains where nobody is logged in at a screen; any folder will do.
+  if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
   return (await describeAdapters()).some(({ fallback }) => !fallback) ? "webgpu" : "wasm";
 }
 

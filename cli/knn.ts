@@ -1,0 +1,169 @@
+// `dino knn`: classifies images by the nearest neighbours of a network's features; runs directly too.
+
+import { join } from "node:path";
+import { dataFields, deviceFields, evaluationFields } from "../dino/config.ts";
+import type { KnnAccuracy } from "../dino/eval/knn.ts";
+import { boolean, choice, type Field, integer, text } from "../dino/field.ts";
+import { RunFolder } from "../dino/run_folder.ts";
+import { EXIT_INTERRUPTED, exitStatus } from "./failure.ts";
+import { type FlagGroup, parseFlags } from "./flags.ts";
+import { helpText } from "./help.ts";
+import { launch } from "./launch.ts";
+import type { DeviceChoice, KnnJob } from "./messages.ts";
+import { givenArguments } from "./mode.ts";
+import { openData } from "./open_data.ts";
+import { Progress } from "./progress.ts";
+
+const evaluation = {
+  nbKnn: evaluationFields.nbKnn,
+  knnTemperature: { ...evaluationFields.knnTemperature, aliases: ["temperature"] },
+  network: choice(["teacher", "student"], "teacher", "which network of a checkpoint", { aliases: ["checkpoint-key"] }),
+  cropSize: integer(null, "side of the central crop; auto: what the network was trained on", {
+    min: 1,
+    unit: "pixels",
+  }),
+  batchSize: integer(64, "images of one pass", { min: 1, unit: "images", aliases: ["batch-size-per-gpu"] }),
+  seed: integer(0, "chooses the tenth that is held out when there is no --val", { min: 0, max: 2 ** 32 - 1 }),
+  pixels: boolean(false, "classify plain pixels too, for comparison"),
+};
+const { backend, adapter, threads } = deviceFields;
+const command = {
+  checked: boolean(false, "keep WebAssembly's bounds checks"),
+  json: boolean(false, "print the result as JSON"),
+  quiet: boolean(false, "print the result only"),
+};
+const GROUPS: readonly FlagGroup[] = [
+  {
+    title: "Data",
+    fields: {
+      ...dataFields,
+      cacheDir: text(null, "where decoded images are packed; auto: a folder for this run only"),
+    },
+  },
+  { title: "Evaluation", fields: evaluation },
+  { title: "Device", fields: { backend, adapter, threads } },
+  { title: "Command", fields: command },
+];
+
+type Values<F> = { readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never };
+type KnnFlags = Values<typeof dataFields & typeof evaluation & typeof command> & DeviceChoice;
+
+/** Runs the command; returns its exit status. */
+export async function main(words: readonly string[]): Promise<number> {
+  return await exitStatus("knn", () => knnCommand(words));
+}
+
+async function knnCommand(words: readonly string[]): Promise<number> {
+  const { given, positional, help } = parseFlags(words, GROUPS);
+  if (help) {
+    console.log(helpText({
+      usage: "knn RUN|WEIGHTS [--data DIR] [--val DIR] [flags]",
+      about: "Weighted k-nearest-neighbour classification with the features of a run's latest checkpoint, or of a " +
+        "safetensors file. Without --val a seeded tenth of the images is held out. Without --data: the embedded sample.",
+      groups: GROUPS,
+    }));
+    return 0;
+  }
+  const defaults = Object.assign(
+    {},
+    ...GROUPS.map(({ fields }) =>
+      Object.fromEntries(Object.entries(fields).map(([key, field]) => [key, (field as Field).default]))
+    ),
+  );
+  const flags = { ...defaults, ...given } as KnnFlags;
+  if (positional.length !== 1) {
+    throw new RangeError(
+      positional.length === 0
+        ? "wants a run folder or a file of weights: knn RUN --data DIR"
+        : `unexpected word ${positional[1]}`,
+    );
+  }
+  const weights = await weightsFile(positional[0]);
+  const progress = new Progress({ json: false, quiet: flags.quiet || flags.json });
+  const temporary = flags.cacheDir === null ? await Deno.makeTempDir({ prefix: "denodino-knn-" }) : undefined;
+  try {
+    return await evaluate(weights, flags, flags.cacheDir ?? temporary!, progress);
+  } finally {
+    progress.close();
+    if (temporary) await Deno.remove(temporary, { recursive: true }).catch(() => {});
+  }
+}
+
+async function evaluate(weights: string, flags: KnnFlags, cacheDir: string, progress: Progress): Promise<number> {
+  const stop = new AbortController();
+  const interrupt = () => stop.abort();
+  Deno.addSignalListener("SIGINT", interrupt);
+  let opened;
+  try {
+    opened = await openData(
+      { ...flags, cacheDir: join(cacheDir, "images"), crop: flags.cropSize ?? 224 },
+      (event) => progress.show({ source: "data", ...event }),
+      stop.signal,
+    );
+  } catch (error) {
+    if (stop.signal.aborted) return EXIT_INTERRUPTED;
+    throw error;
+  } finally {
+    Deno.removeSignalListener("SIGINT", interrupt);
+  }
+  const { data, val } = opened;
+  data.close();
+  val?.close();
+  const job: KnnJob = {
+    command: "knn",
+    device: { backend: flags.backend, adapter: flags.adapter, threads: flags.threads },
+    weights,
+    network: flags.network,
+    data: data.locator,
+    val: val?.locator,
+    cropSize: flags.cropSize,
+    batch: flags.batchSize,
+    ks: flags.nbKnn,
+    temperature: flags.knnTemperature,
+    seed: flags.seed,
+    pixels: flags.pixels,
+  };
+  const results: { network: string; split: string; accuracies: readonly KnnAccuracy[] }[] = [];
+  const code = await launch(job, {
+    checked: flags.checked,
+    onNotice: (message) => progress.warn(message),
+    onEvent: (event) => {
+      if (event.type === "knnResult") {
+        const { network, split, accuracies } = event;
+        results.push({ network, split, accuracies });
+      } else if (event.type === "failure") {
+        progress.show({ ...event, failure: { ...event.failure, message: `knn: ${event.failure.message}` } });
+      } else progress.show(event);
+    },
+  });
+  if (code !== 0) return code;
+  if (flags.json) console.log(JSON.stringify({ weights, results }));
+  else {
+    for (const { network, split, accuracies } of results) {
+      progress.result(`${network}: ${split}`);
+      for (const { k, top1, top5 } of accuracies) {
+        progress.result(`  k = ${String(k).padStart(4)}   top-1 ${top1.toFixed(2)} %   top-5 ${top5.toFixed(2)} %`);
+      }
+    }
+  }
+  return 0;
+}
+
+/** A run's latest checkpoint, or the file itself. */
+async function weightsFile(path: string): Promise<string> {
+  const stat = await Deno.stat(path).catch(() => {
+    throw new RangeError(`${path}: no such run folder or file of weights`);
+  });
+  if (!stat.isDirectory) return path;
+  const { folder } = await RunFolder.open(path).catch((error) => {
+    throw new RangeError(
+      `${path}: is no run folder (${
+        (error as Error).message.split(": ").slice(1, 2)
+      }): name a run or a file of weights`,
+    );
+  });
+  folder.close();
+  return folder.latestPath;
+}
+
+if (import.meta.main) Deno.exit(await main(givenArguments()));
