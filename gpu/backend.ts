@@ -30,19 +30,19 @@ export class WebGpuBackend implements Backend, Host {
   #failure: Error | undefined;
   #closed = false;
 
-  constructor(opened: OpenedDevice) {
+  /** @param chunkBytes size of the arena's buffers, for tests; default what the device allows */
+  constructor(opened: OpenedDevice, { chunkBytes = Infinity } = {}) {
     const { device, summary } = opened;
     this.device = device;
     this.timestamps = opened.timestamps;
     this.description = `WebGPU, ${summary.description}${summary.fallback ? " (software)" : ""}`;
     const { limits } = device;
     this.limits = {
-      alignment: limits.minStorageBufferOffsetAlignment,
       bindingBytes: limits.maxStorageBufferBindingSize,
       workgroupBytes: limits.maxComputeWorkgroupStorageSize,
       fallback: summary.fallback,
     };
-    this.buffers = new Memory(device, Math.floor(limits.maxBufferSize / 256) * 256);
+    this.buffers = new Memory(device, Math.floor(Math.min(limits.maxBufferSize, chunkBytes) / 256) * 256);
     this.pipelines = new PipelineCache(device);
     this.#pacer = new Pacer(() => device.queue.onSubmittedWorkDone());
     device.addEventListener("uncapturederror", (event) => {

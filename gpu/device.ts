@@ -147,9 +147,6 @@ async function requestDevice(
     const available = summary.limits[name];
     if (available !== undefined) requiredLimits[name] = Math.min(wanted, available);
   }
-  // A finer alignment lets more views be bound where they lie.
-  const alignment = summary.limits.minStorageBufferOffsetAlignment;
-  if (alignment) requiredLimits.minStorageBufferOffsetAlignment = alignment;
   try {
     return await adapter.requestDevice({
       label: "denodino",

@@ -1,19 +1,15 @@
 // Program → dispatches, without a device: so that scratch bytes are known before one is opened.
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
-import { tensorsOf } from "../models/graph/program.ts";
-import { inputsOf, outputsOf, type Program } from "../models/graph/program.ts";
-import { type Op, ruleOf } from "../models/graph/ops/mod.ts";
+import type { Program } from "../models/graph/program.ts";
+import type { Op } from "../models/graph/ops/mod.ts";
 import { byteLength, bytesPerElement, type Tensor } from "../models/graph/tensor.ts";
 import { type Binding, type Dispatch, NOTHING, type Params } from "./dispatch.ts";
 import type { Kernel } from "./shader.ts";
 import { lowerOp } from "./ops/mod.ts";
-import { emitWordCopy } from "./ops/copy.ts";
 import { chooseTile, type TileChoice } from "./kernels/matmul_tiles.ts";
 
 /** What lowering must know of the device. */
 export interface LoweringLimits {
-  /** Offsets of storage bindings are multiples of this many bytes. */
-  readonly alignment: number;
   /** Largest storage binding in bytes. */
   readonly bindingBytes: number;
   /** Memory of a workgroup in bytes. */
@@ -24,7 +20,6 @@ export interface LoweringLimits {
 
 /** WebGPU's default limits, for planning without a device. */
 export const DEFAULT_LIMITS: LoweringLimits = {
-  alignment: 256,
   bindingBytes: 2 ** 31 - 4,
   workgroupBytes: 32768,
   fallback: false,
@@ -71,39 +66,19 @@ export class Lowering implements Lowered {
   scratchBytes = 0;
   #op = 0;
   #scratch = 0;
-  readonly #staged = new Map<number, Binding>();
 
   constructor(readonly limits: LoweringLimits, readonly chooseMatmul: MatmulChooser) {}
 
-  /** Lowers one operation. Views that cannot be bound where they lie are copied aside, and back. */
+  /** Lowers one operation. */
   operation(op: Op, index: number): void {
     this.#op = index;
     this.#scratch = 0;
-    this.#staged.clear();
-    const askew = [...new Map(tensorsOf(op).filter((t) => this.#isAskew(t)).map((t) => [t.id, t])).values()];
-    const outputs = new Set(outputsOf(op).map((t) => t.id));
-    const read = new Set(inputsOf(op).map((t) => t.id));
-    for (const slot of ruleOf(op).readsOutput?.(op) ?? []) {
-      const t = (op.out as Record<string, Tensor | undefined>)[slot];
-      if (t) read.add(t.id);
-    }
-    const frozen = "frozen" in op.in; // such an operation may leave its outputs alone
-    for (const t of askew) {
-      const place = this.scratch(Math.ceil(byteLength(t) / 4) * 4);
-      if (frozen || read.has(t.id)) emitWordCopy(this, t, this.#askewBinding(t), place);
-      this.#staged.set(t.id, place);
-    }
     lowerOp(this, op);
-    for (const t of askew) {
-      if (outputs.has(t.id)) emitWordCopy(this, t, this.#staged.get(t.id)!, this.#askewBinding(t));
-    }
   }
 
   /** The binding of a slot; an absent tensor binds nothing. */
   of(t: Tensor | undefined): Binding {
     if (!t) return NOTHING;
-    const staged = this.#staged.get(t.id);
-    if (staged) return staged;
     const bytes = Math.max(4, Math.ceil(byteLength(t) / 4) * 4);
     if (bytes > this.limits.bindingBytes) {
       throw new RangeError(
@@ -131,16 +106,5 @@ export class Lowering implements Lowered {
   /** Appends a dispatch, unless it has no work. */
   emit(kernel: Kernel, bindings: readonly Binding[], params: Params, groups: number): void {
     if (groups > 0) this.dispatches.push({ kernel, bindings, params, groups, op: this.#op });
-  }
-
-  #isAskew(t: Tensor): boolean {
-    return (t.offset ?? 0) * bytesPerElement(t.dtype) % this.limits.alignment !== 0;
-  }
-
-  /** The smallest bindable range that covers `t`; `emitWordCopy` works out where in it the elements start. */
-  #askewBinding(t: Tensor): Binding {
-    const start = (t.offset ?? 0) * bytesPerElement(t.dtype);
-    const offset = Math.floor(start / this.limits.alignment) * this.limits.alignment;
-    return { kind: "tensor", tensor: t, offset, bytes: Math.ceil((start - offset + byteLength(t)) / 4) * 4 };
   }
 }

@@ -49,6 +49,7 @@ export function backwardBytes({ width, rq, rk }: AttentionVariant): number {
  * The tile with the least estimated time: padded score elements, over how many multiplications a thread makes per value it fetches.
  *
  * @param bytes workgroup memory of a tile, which must fit `limit`
+ * @param largest rows a thread may have: five, or fewer where the driver takes long to build long kernels
  * @throws {RangeError} if no tile fits
  */
 export function chooseAttentionTile(
@@ -57,11 +58,12 @@ export function chooseAttentionTile(
   width: number,
   bytes: (variant: AttentionVariant) => number,
   limit: number,
+  largest = 5,
 ): AttentionTile {
   const padded = (extent: number, r: number) => Math.ceil(extent / (8 * r)) * 8 * r;
   let best: AttentionTile | undefined, least = Infinity;
-  for (let rq = 1; rq <= 5; rq++) {
-    for (let rk = 1; rk <= 5; rk++) {
+  for (let rq = 1; rq <= largest; rq++) {
+    for (let rk = 1; rk <= largest; rk++) {
       if (bytes({ width, rq, rk }) > limit) continue;
       const cost = padded(queries, rq) * padded(keys, rk) * (1 + 2 * (rq + rk) / (rq * rk));
       if (cost < least) best = { rq, rk }, least = cost;

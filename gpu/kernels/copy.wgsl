@@ -1,6 +1,5 @@
-// y[yAt + i] = x[xAt + i], i < words; of the last word only the bytes in `lastMask`.
-// 32-bit words of any type; both offsets are free, so this also moves views that cannot be bound where they lie.
-struct Params { words: u32, xAt: u32, yAt: u32, lastMask: u32 }
+// y = x as 32-bit words of any type; of the last word only the bytes in `lastMask`. One thread a word.
+struct Params { words: u32, lastMask: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<u32>;
 @group(0) @binding(2) var<storage, read_write> y: array<u32>;
@@ -16,5 +15,5 @@ fn main(
     return;
   }
   let mask = select(0xffffffffu, p.lastMask, i == p.words - 1u);
-  y[p.yAt + i] = (y[p.yAt + i] & ~mask) | (x[p.xAt + i] & mask);
+  y[i] = (y[i] & ~mask) | (x[i] & mask);
 }

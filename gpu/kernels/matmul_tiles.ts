@@ -55,14 +55,16 @@ export function tileBytes({ bm, bn, bk }: Tile): number {
 
 /** Workgroups that keep a large graphics card busy; fewer, and a smaller tile or a split is worth its cost. */
 const ENOUGH_GROUPS = 256;
+/** Multiplications from which a software adapter repays the time it takes to build a larger tile. */
+const LARGE_FOR_SOFTWARE = 2 ** 29;
 /** A part of the inner extent shorter than this costs more to add up than it gains. */
 const SHORTEST_SPLIT = 256;
 
 /** A tile by rules of thumb: the largest that still makes enough workgroups, then splits of a long inner extent. */
 export function chooseTile({ m, n, k }: MatmulShape, { fallback, workgroupBytes }: LoweringLimits): TileChoice {
-  const order: Tile[] = fallback
-    ? [TILES["32x32x8"]]
-    : [TILES["128x128x16"], TILES["128x64x16"], TILES["64x64x16"], TILES["32x32x8"]];
+  // A software adapter gains from reuse in registers only, and takes seconds to build a large tile.
+  if (fallback) return { tile: m * n * k < LARGE_FOR_SOFTWARE ? TILES["32x32x8"] : TILES["64x64x16r8"], splits: 1 };
+  const order: Tile[] = [TILES["128x128x16"], TILES["128x64x16"], TILES["64x64x16"], TILES["32x32x8"]];
   const fitting = order.filter((tile) => tileBytes(tile) <= workgroupBytes);
   const groupsOf = ({ bm, bn }: Tile) => Math.ceil(m / bm) * Math.ceil(n / bn);
   const splitsOf = (tile: Tile) =>
@@ -77,6 +79,5 @@ export function chooseTile({ m, n, k }: MatmulShape, { fallback, workgroupBytes 
     const score = filled * busy * (0.4 + 0.6 * reuse);
     if (score > bestScore) best = tile, bestScore = score;
   }
-  // On a software adapter more workgroups gain nothing.
-  return { tile: best, splits: fallback ? 1 : splitsOf(best) };
+  return { tile: best, splits: splitsOf(best) };
 }

@@ -1,17 +1,36 @@
 // Fused attention and its backward pass, with tiles that suit the number of tokens.
-import { headWidth } from "../../models/graph/ops/attention.ts";
+import { type AttentionAttrs, headWidth } from "../../models/graph/ops/attention.ts";
 import type { OpOf } from "../../models/graph/ops/mod.ts";
 import { attentionKeyGradientKernel, attentionQueryGradientKernel } from "../kernels/attention_backward.ts";
 import { attentionForwardKernel } from "../kernels/attention_forward.ts";
-import { backwardBytes, chooseAttentionTile, forwardBytes } from "../kernels/attention_tiles.ts";
+import {
+  type AttentionTile,
+  type AttentionVariant,
+  backwardBytes,
+  chooseAttentionTile,
+  forwardBytes,
+} from "../kernels/attention_tiles.ts";
 import { kernel } from "../kernels/sources.ts";
 import type { Lowering } from "../lowering.ts";
 import { widthOf } from "./elementwise.ts";
 
+/** Rows of a thread on a software adapter, which builds a long kernel for seconds. */
+const LARGEST_ON_FALLBACK = 2;
+
+/** The tile of an operation on the device that is lowered for. */
+function tileFor(
+  { limits: { workgroupBytes, fallback } }: Lowering,
+  { queries, tokens }: AttentionAttrs,
+  width: number,
+  bytes: (variant: AttentionVariant) => number,
+): AttentionTile {
+  return chooseAttentionTile(queries, tokens, width, bytes, workgroupBytes, fallback ? LARGEST_ON_FALLBACK : undefined);
+}
+
 export function lowerAttention(l: Lowering, op: OpOf<"attention">): void {
   const { images, tokens, heads, queries } = op.attrs;
   const width = headWidth(op.in.qkv, op.attrs);
-  const tile = chooseAttentionTile(queries, tokens, width, forwardBytes, l.limits.workgroupBytes);
+  const tile = tileFor(l, op.attrs, width, forwardBytes);
   const tiles = Math.ceil(queries / (8 * tile.rq));
   l.emit(
     attentionForwardKernel({ width, ...tile }),
@@ -24,7 +43,6 @@ export function lowerAttention(l: Lowering, op: OpOf<"attention">): void {
 export function lowerAttentionBackward(l: Lowering, op: OpOf<"attentionBackward">): void {
   const { images, tokens, heads, queries } = op.attrs;
   const width = headWidth(op.in.qkv, op.attrs);
-  const limit = l.limits.workgroupBytes;
   const asking = images * heads * queries;
   const delta = l.scratch(asking * 4);
   const vector = widthOf(width);
@@ -35,7 +53,7 @@ export function lowerAttentionBackward(l: Lowering, op: OpOf<"attentionBackward"
     Math.ceil(asking / 256),
   );
   const bindings = [l.of(op.in.dy), l.of(op.in.qkv), l.of(op.in.lse), delta, l.of(op.out.dqkv)];
-  const tile = chooseAttentionTile(queries, tokens, width, backwardBytes, limit);
+  const tile = tileFor(l, op.attrs, width, backwardBytes);
   const variant = { width, ...tile };
   const tilesQ = Math.ceil(queries / (8 * tile.rq)), tilesK = Math.ceil(tokens / (8 * tile.rk));
   const params = (tiles: number) => ({ u: [images, tokens, heads, queries, tiles], f: [1 / Math.sqrt(width)] });
