@@ -58,7 +58,9 @@ export class GoldenCase {
     for (const key of ["name", "kind", "config", "expected"]) {
       if (!(key in description)) throw new SyntaxError(`${folder}/case.json: no "${key}"`);
     }
-    const stored = description.tensors ? await readAll(`${folder}/tensors.safetensors`) : new Map();
+    const stored = Object.keys(description.tensors ?? {}).length > 0
+      ? await readAll(`${folder}/tensors.safetensors`)
+      : new Map();
     const { name, kind, config, tensors = {}, expected } = description;
     return new GoldenCase(folder, name, kind, config, tensors, expected, stored);
   }

@@ -2,6 +2,7 @@
 import type { Backend } from "../../../models/graph/backend.ts";
 import type { GoldenCase } from "../golden_case.ts";
 import { augment } from "./augment.ts";
+import { checkpointHostile, checkpointPth } from "./checkpoint.ts";
 import { dinoHeadKind, dinoLossKind } from "./head_and_loss.ts";
 import { interpolation } from "./interpolation.ts";
 import { knn } from "./knn.ts";
@@ -28,4 +29,6 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   interpolation: { run: interpolation },
   augment: { run: augment },
   knn: { run: knn },
+  checkpoint_pth: { run: (golden) => checkpointPth(golden), host: true },
+  checkpoint_hostile: { run: (golden) => checkpointHostile(golden), host: true },
 };

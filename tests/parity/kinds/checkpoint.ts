@@ -1,0 +1,92 @@
+// Kinds checkpoint_pth and checkpoint_hostile: what PyTorch files hold, and which of them must be refused.
+import { NumpyScalar } from "../../../models/weights/plain_globals.ts";
+import { PickleObject, PickleTuple } from "../../../models/weights/pickle.ts";
+import { openPytorch } from "../../../models/weights/pytorch.ts";
+import { PytorchTensor } from "../../../models/weights/pytorch_tensor.ts";
+import { openFileSource, type SafetensorsDType } from "../../../models/weights/safetensors.ts";
+import { type TensorFile, toFloat64 } from "../../../models/weights/tensor_file.ts";
+import type { GoldenCase } from "../golden_case.ts";
+
+async function open(path: string): Promise<TensorFile> {
+  const source = await openFileSource(path);
+  try {
+    return await openPytorch(source);
+  } catch (error) {
+    source.close!();
+    throw error;
+  }
+}
+
+export async function checkpointPth(golden: GoldenCase) {
+  const file = await open(`${golden.folder}/${golden.config.file}`);
+  try {
+    for (const [name, { shape, dtype }] of Object.entries(golden.tensors)) {
+      const info = file.tensors.get(name);
+      const same = info?.dtype === dtype && info.shape.join() === shape.join();
+      golden.check(`${name} dtype and shape`, same, 0, 0, info && `${info.dtype} [${info.shape}]`);
+      if (info) golden.compare(name, toFloat64(info.dtype, await file.read(info)));
+    }
+    const order = golden.expected.paths.value as string[];
+    golden.check("paths", [...file.tensors.keys()].join() === order.join());
+    golden.check("structure", same(structure(file.object), golden.expected.structure.value));
+  } finally {
+    file.close();
+  }
+}
+
+const TORCH_NAMES: Readonly<Record<SafetensorsDType, string>> = {
+  F64: "float64",
+  F32: "float32",
+  F16: "float16",
+  BF16: "bfloat16",
+  I64: "int64",
+  I32: "int32",
+  I16: "int16",
+  I8: "int8",
+  U8: "uint8",
+  BOOL: "bool",
+  U16: "uint16",
+  U32: "uint32",
+  U64: "uint64",
+};
+
+/** The object as case.json writes it. */
+function structure(value: unknown): unknown {
+  const record = (map: Map<unknown, unknown>) =>
+    Object.fromEntries([...map].map(([key, child]) => [String(key), structure(child)]));
+  if (value instanceof PytorchTensor) return { $tensor: [TORCH_NAMES[value.dtype], [...value.shape]] };
+  if (value instanceof NumpyScalar) return { $numpy_scalar: value.value, dtype: value.dtype };
+  if (value instanceof PickleTuple) return { $tuple: value.items.map(structure) };
+  if (value instanceof PickleObject) return { $namespace: record(value.fields) };
+  if (value instanceof Map) return record(value);
+  if (Array.isArray(value)) return value.map(structure);
+  return typeof value === "bigint" ? Number(value) : value; // JSON.parse made a number of it, too
+}
+
+function same(a: unknown, b: unknown): boolean {
+  const sorted = (_key: string, value: unknown) =>
+    value && typeof value === "object" && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([x], [y]) => x < y ? -1 : 1))
+      : value;
+  return JSON.stringify(a, sorted) === JSON.stringify(b, sorted);
+}
+
+export async function checkpointHostile(golden: GoldenCase) {
+  for (const { file: name, must_reject, w } of golden.config.files) {
+    let outcome: string | undefined, values: number[] | undefined, clear = true;
+    try {
+      const file = await open(`${golden.folder}/${name}`);
+      try {
+        // A reader may as well refuse when the elements are asked for.
+        for (const info of file.tensors.values()) values = [...toFloat64(info.dtype, await file.read(info))];
+      } finally {
+        file.close();
+      }
+    } catch (error) {
+      outcome = String(error);
+      clear = (error instanceof SyntaxError || error instanceof TypeError) && outcome.includes(name);
+    }
+    const passed = must_reject ? outcome !== undefined && clear : values?.join() === w.flat().join();
+    golden.check(name, passed, 0, 0, outcome ?? "was accepted");
+  }
+}
