@@ -119,6 +119,25 @@ Deno.test("train: a folder whose run has no checkpoint begins again", () =>
     assert(events.some((e) => e.type === "notice" && e.message.includes("begins again")));
   }));
 
+Deno.test("train: every optimizer and every kind of head trains, and resumes with all it needs", () =>
+  inFolder(async (folder) => {
+    const variants: Partial<Config>[] = [
+      { optimizer: "sgd", lr: 0.5 },
+      { optimizer: "lars", lr: 5 },
+      { useBnInHead: true },
+      { headLayers: 1, normLastLayer: false, freezeLastLayer: 0 },
+      { localCropsNumber: 0, dropPathRate: 0 },
+    ];
+    for (const [i, changes] of variants.entries()) {
+      const config = toyConfig({ knnEvery: 0, epochs: 2, ...changes });
+      const whole = `${folder}/whole${i}`, out = `${folder}/cut${i}`;
+      await trainToy(config, { out: whole });
+      await trainToy({ ...config, steps: 5 }, { out });
+      await trainToy(config, { out, resume: true });
+      assertEquals(await comparableLog(out), await comparableLog(whole), JSON.stringify(changes));
+    }
+  }));
+
 Deno.test("train: accumulated parts make the same updates as the whole batch", async () => {
   const losses = async (changes: Partial<Config>) => {
     const config = toyConfig({ batchSize: 6, epochs: 2, knnEvery: 0, ...changes });
