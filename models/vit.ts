@@ -100,8 +100,13 @@ export interface VitOptions {
   readonly clsOnly?: boolean;
   /** Factors of the two residual branches of block i, each [images], for drop path; undefined keeps the branch. */
   readonly dropPath?: (block: number, branch: 0 | 1) => Tensor | undefined;
-  /** Receives the softmaxed attention of the last block, [B, H, N, N] (see `attentionProbs`). */
+  /**
+   * Receives the softmaxed attention of the last block, [B, H, queries, N] (see `attentionProbs`): all tokens ask, or as
+   * many as its shape has room for, so that looking at [CLS] alone needs no N × N matrix.
+   */
   readonly attention?: Tensor;
+  /** The first token that asks in `attention`; default 0, which is [CLS]. */
+  readonly firstQuery?: number;
 }
 
 /** Tokens of a forward pass, before the final norm. */
@@ -136,6 +141,7 @@ export function vit(
       queries: last && options.clsOnly ? 1 : tokens,
       drop: (branch) => options.dropPath?.(i, branch),
       attention: last ? options.attention : undefined,
+      firstQuery: options.firstQuery ?? 0,
     });
     blocks.push(x);
   }
@@ -153,6 +159,7 @@ interface BlockOptions {
   queries: number;
   drop: (branch: 0 | 1) => Tensor | undefined;
   attention?: Tensor;
+  firstQuery: number;
 }
 
 /** x + attn(norm1(x)), then x + mlp(norm2(x)); the first `queries` tokens of each image go on. */
@@ -161,7 +168,10 @@ function block(p: Program, params: Parameters, c: VitConfig, x: Tensor, o: Block
   const heads = c.numHeads;
   const normed = layerNorm(p, x, params("norm1.weight"), params("norm1.bias"), c.layerNormEps);
   const qkv = linear(p, normed, params("attn.qkv.weight"), c.qkvBias ? params("attn.qkv.bias") : undefined); // [B·N, 3·D]
-  if (o.attention) attentionProbs(p, qkv, { images, tokens, heads, queries: tokens, firstQuery: 0 }, o.attention);
+  if (o.attention) {
+    const asked = { images, tokens, heads, queries: o.attention.shape[2], firstQuery: o.firstQuery };
+    attentionProbs(p, qkv, asked, o.attention);
+  }
   const mixed = attention(p, qkv, { images, tokens, heads, queries }); // [B·queries, D]
   const asking = queries === tokens ? x : gatherRows(p, x, { stride: tokens, count: images });
   const attended = linear(p, mixed, params("attn.proj.weight"), params("attn.proj.bias"), {

@@ -24,6 +24,11 @@ const entries = (await readIndex(folder)).filter((entry) => entry.kind in KINDS)
 
 for (const kind of Object.keys(KINDS)) {
   const cases = entries.filter((entry) => entry.kind === kind);
+  if (cases.length === 0 && folder === subset) {
+    const name = `golden ${kind} (skipped: the subset that travels has no case of it; set DENODINO_GOLDEN)`;
+    Deno.test({ name, ignore: true, fn: () => {} });
+    continue;
+  }
   onEachBackend(`golden ${kind}: ${cases.length} case(s)`, async (backend) => {
     assert(cases.length > 0, `no case of kind ${kind} in ${folder}`);
     for (const entry of cases) {

@@ -65,7 +65,7 @@ export function reduce(image: Raster, factorY: number, factorX: number): Raster 
   return target;
 }
 
-/** A one-channel index mask at another size: the sample each output centre falls on. */
+/** A one-channel index mask at another size: the sample each output centre falls on, as Pillow finds it. */
 export function resizeMaskNearest(
   mask: Uint8Array,
   height: number,
@@ -74,11 +74,17 @@ export function resizeMaskNearest(
   targetWidth: number,
 ): Uint8Array<ArrayBuffer> {
   const target = new Uint8Array(targetHeight * targetWidth);
+  const rows = nearestSamples(height, targetHeight), columns = nearestSamples(width, targetWidth);
   for (let y = 0; y < targetHeight; y++) {
-    const row = Math.floor(((y + 0.5) * height) / targetHeight) * width;
-    for (let x = 0; x < targetWidth; x++) {
-      target[y * targetWidth + x] = mask[row + Math.floor(((x + 0.5) * width) / targetWidth)];
-    }
+    for (let x = 0; x < targetWidth; x++) target[y * targetWidth + x] = mask[rows[y] * width + columns[x]];
   }
   return target;
+}
+
+/** Pillow adds up the step from sample to sample, which decides where a centre falls exactly between two of them. */
+function nearestSamples(inputs: number, outputs: number): Int32Array {
+  const step = inputs / outputs;
+  const samples = new Int32Array(outputs);
+  for (let o = 0, at = step * 0.5; o < outputs; o++, at += step) samples[o] = Math.min(Math.floor(at), inputs - 1);
+  return samples;
 }

@@ -6,6 +6,9 @@ import { checkpointHostile, checkpointPth } from "./checkpoint.ts";
 import { dinoHeadKind, dinoLossKind } from "./head_and_loss.ts";
 import { interpolation } from "./interpolation.ts";
 import { knn } from "./knn.ts";
+import { linearEval, linearFeaturesKind } from "./linear.ts";
+import { attentionMask, davisMetrics, videoSeg } from "./pictures.ts";
+import { copyDetection, copyFeatures, multiScale, retrieval } from "./retrieval.ts";
 import { optimizers, schedules, trainSteps } from "./training.ts";
 import { multicrop, vitBackward, vitForward } from "./vit.ts";
 
@@ -29,6 +32,15 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   interpolation: { run: interpolation },
   augment: { run: augment },
   knn: { run: knn },
+  linear_eval: { run: linearEval },
+  linear_features: { run: linearFeaturesKind },
+  retrieval: { run: retrieval },
+  multi_scale: { run: multiScale },
+  copy_features: { run: (golden) => copyFeatures(golden), host: true },
+  copy_detection: { run: copyDetection },
+  video_seg: { run: videoSeg },
+  davis_metrics: { run: (golden) => davisMetrics(golden), host: true },
+  attention_mask: { run: (golden) => attentionMask(golden), host: true },
   checkpoint_pth: { run: (golden) => checkpointPth(golden), host: true },
   checkpoint_hostile: { run: (golden) => checkpointHostile(golden), host: true },
 };

@@ -1,0 +1,361 @@
+// Linear classifiers on frozen features: several learning rates trained side by side on the same batches.
+
+import { Arena, layoutSegments, packSegments } from "../../models/graph/arena.ts";
+import { differentiate } from "../../models/graph/autodiff.ts";
+import type { Backend, Executable } from "../../models/graph/backend.ts";
+import { dinoLoss } from "../../models/graph/ops/dino_loss.ts";
+import { emitCopy, emitScaleRows } from "../../models/graph/ops/elementwise.ts";
+import { linear } from "../../models/graph/ops/matmul.ts";
+import {
+  gradientNorms,
+  GROUP,
+  GROUP_COLUMNS,
+  NORM_COLUMNS,
+  optimizerUpdate,
+  segmentTable,
+} from "../../models/graph/ops/optimizer.ts";
+import { gatherRows } from "../../models/graph/ops/tokens.ts";
+import { canViewRows, Program, rows } from "../../models/graph/program.ts";
+import { type Tensor, tensor } from "../../models/graph/tensor.ts";
+import { CounterRandom, STREAM } from "../../models/rng.ts";
+
+/** Extents and hyperparameters of a probe; the defaults are the reference's. */
+export interface LinearProbeOptions {
+  /** Features of an image. */
+  readonly dim: number;
+  readonly classes: number;
+  /** Images of a training step; a shorter last batch is handled. */
+  readonly batch: number;
+  /** Learning rate of each classifier at its first epoch, already scaled by batch / 256. */
+  readonly learningRates: readonly number[];
+  readonly epochs: number;
+  /** SGD's momentum. */
+  readonly momentum?: number;
+  readonly weightDecay?: number;
+}
+
+/** Weights of one classifier: logits = features · weightᵀ + bias. */
+export interface LinearWeights {
+  /** [classes, dim] */
+  readonly weight: Float32Array;
+  /** [classes] */
+  readonly bias: Float32Array;
+}
+
+/** Learning rate of an epoch: half a cosine from `base` at epoch 0 to 0 at `epochs`, constant within the epoch. */
+export function probeLearningRate(base: number, epoch: number, epochs: number): number {
+  return 0.5 * base * (1 + Math.cos(Math.PI * epoch / epochs));
+}
+
+/** Classifiers that learn from the same batches, one for each learning rate. */
+export class LinearProbe {
+  /** Rows of features that a step reads; a network on the same backend may write them itself. */
+  readonly features: Tensor;
+  readonly #targets: Tensor;
+  readonly #rowWeights: Tensor;
+  readonly #groups: Tensor;
+  readonly #losses: Tensor[] = [];
+  readonly #logits: Tensor[] = [];
+  readonly #train: Promise<Executable>;
+  readonly #evaluate: Promise<Executable>;
+  readonly #weights: Arena;
+  readonly #momenta: Arena;
+  readonly #gradients: Arena;
+  readonly #norms: Tensor;
+  readonly #scratch: { targets: Float32Array; rowWeights: Float32Array; groups: Float32Array };
+  #steps = 0;
+
+  private constructor(readonly backend: Backend, readonly options: Required<LinearProbeOptions>) {
+    const { dim, classes, batch, learningRates } = options;
+    const segments = layoutSegments(
+      learningRates.flatMap((_, i) =>
+        [
+          [`${i}.weight`, [classes, dim]],
+          [`${i}.bias`, [classes]],
+        ] as [string, number[]][]
+      ),
+    );
+    this.#weights = new Arena("linear", segments);
+    this.#momenta = new Arena("linear.momentum", segments, "state");
+    this.#gradients = new Arena("linear.gradient", segments, "state");
+    this.#norms = tensor("linear.norms", [segments.length, NORM_COLUMNS], "state");
+    this.features = tensor("linear.features", [batch, dim], "input");
+    this.#targets = tensor("linear.targets", [batch, classes], "input");
+    this.#rowWeights = tensor("linear.rows", [batch], "input");
+    this.#groups = tensor("linear.groups", [learningRates.length, GROUP_COLUMNS], "input");
+    this.#scratch = {
+      targets: new Float32Array(batch * classes),
+      rowWeights: new Float32Array(batch),
+      groups: new Float32Array(learningRates.length * GROUP_COLUMNS),
+    };
+    this.#train = backend.compile(this.#trainProgram());
+    this.#evaluate = backend.compile(this.#evaluationProgram());
+  }
+
+  /**
+   * Compiles a probe whose classifiers start from weights drawn from N(0, 0.01) and biases of 0, the same for every rate.
+   *
+   * @throws {RangeError} if an extent or a rate is not positive
+   */
+  static async create(backend: Backend, options: LinearProbeOptions, seed = 0): Promise<LinearProbe> {
+    const full = { momentum: 0.9, weightDecay: 0, ...options };
+    for (const name of ["dim", "classes", "batch", "epochs"] as const) {
+      if (!(Number.isInteger(full[name]) && full[name] > 0)) {
+        throw new RangeError(`linear: ${name} is ${full[name]}: use a whole number above 0`);
+      }
+    }
+    if (full.learningRates.length === 0 || full.learningRates.some((lr) => !(lr >= 0 && Number.isFinite(lr)))) {
+      throw new RangeError(`linear: learning rates [${full.learningRates}]: name at least one, none below 0`);
+    }
+    const probe = new LinearProbe(backend, full);
+    await Promise.all([probe.#train, probe.#evaluate]);
+    probe.setWeights(full.learningRates.map(() => initialWeights(full.classes, full.dim, seed)));
+    return probe;
+  }
+
+  /** Writes the weights of every classifier and forgets momenta. */
+  setWeights(weights: readonly LinearWeights[]): void {
+    this.#write(this.#weights, weights);
+    this.backend.write(this.#momenta.flat, new Float32Array(this.#momenta.flat.shape[0]));
+    this.#steps = 0;
+  }
+
+  /** Puts back what {@linkcode momenta} and {@linkcode weights} gave, after `steps` updates. */
+  restore(weights: readonly LinearWeights[], momenta: readonly LinearWeights[], steps: number): void {
+    this.#write(this.#weights, weights);
+    this.#write(this.#momenta, momenta);
+    this.#steps = steps;
+  }
+
+  /** Updates made so far. */
+  get steps(): number {
+    return this.#steps;
+  }
+
+  /** Weights of every classifier now. */
+  weights(): Promise<LinearWeights[]> {
+    return this.#read(this.#weights);
+  }
+
+  /** SGD's momentum buffers. */
+  momenta(): Promise<LinearWeights[]> {
+    return this.#read(this.#momenta);
+  }
+
+  /**
+   * One update of every classifier.
+   *
+   * @param features [n ≤ batch, dim], or undefined if a program on this backend has written `this.features`
+   * @param labels [n]
+   * @throws {RangeError} if there are too many rows, or a label is not a class
+   */
+  async step(features: Float32Array | undefined, labels: ArrayLike<number>, epoch: number): Promise<void> {
+    const { batch, classes, dim, learningRates, epochs, weightDecay } = this.options;
+    const n = labels.length;
+    if (!(n >= 1 && n <= batch)) throw new RangeError(`linear: ${n} labels for a batch of ${batch}`);
+    const { targets, rowWeights, groups } = this.#scratch;
+    if (features) {
+      if (features.length !== n * dim) throw new RangeError(`linear: ${features.length} features for ${n} × ${dim}`);
+      this.backend.write(this.features, features, 0);
+    }
+    targets.fill(0);
+    rowWeights.fill(0);
+    for (let i = 0; i < n; i++) {
+      if (!(labels[i] >= 0 && labels[i] < classes)) throw new RangeError(`linear: label ${labels[i]} of ${classes}`);
+      targets[i * classes + labels[i]] = 1;
+      rowWeights[i] = 1 / n;
+    }
+    learningRates.forEach((base, i) => {
+      const row = groups.subarray(i * GROUP_COLUMNS, (i + 1) * GROUP_COLUMNS);
+      row[GROUP.lr] = probeLearningRate(base, epoch, epochs);
+      row[GROUP.weightDecay] = weightDecay;
+      row[GROUP.active] = 1;
+      row[GROUP.first] = this.#steps === 0 ? 1 : 0;
+    });
+    this.backend.write(this.#targets, targets);
+    this.backend.write(this.#rowWeights, rowWeights);
+    this.backend.write(this.#groups, groups);
+    await (await this.#train).run();
+    this.#steps++;
+  }
+
+  /**
+   * Mean cross-entropy of the last step's batch for each classifier, before the update.
+   *
+   * @param n images of that batch
+   */
+  async losses(n: number = this.options.batch): Promise<number[]> {
+    const { batch } = this.options;
+    return await Promise.all(this.#losses.map(async (t) => {
+      const rows = await this.backend.read(t) as Float32Array;
+      return rows.subarray(batch, batch + n).reduce((a, b) => a + b, 0) / n;
+    }));
+  }
+
+  /**
+   * Logits of each classifier, [n, classes] each.
+   *
+   * @param features [n, dim], any n
+   */
+  async logits(features: Float32Array): Promise<Float32Array[]> {
+    const { batch, classes, dim } = this.options;
+    const n = features.length / dim;
+    const logits = this.#logits.map(() => new Float32Array(n * classes));
+    for (let start = 0; start < n; start += batch) {
+      const count = Math.min(batch, n - start);
+      this.backend.write(this.features, features.subarray(start * dim, (start + count) * dim), 0);
+      await (await this.#evaluate).run();
+      for (const [i, t] of this.#logits.entries()) {
+        const rows = await this.backend.read(t) as Float32Array;
+        logits[i].set(rows.subarray(0, count * classes), start * classes);
+      }
+    }
+    return logits;
+  }
+
+  /** Frees everything. */
+  async dispose(): Promise<void> {
+    for (const executable of await Promise.all([this.#train, this.#evaluate])) executable.dispose();
+    this.backend.free(
+      this.features,
+      this.#targets,
+      this.#rowWeights,
+      this.#groups,
+      this.#norms,
+      this.#weights.flat,
+      this.#momenta.flat,
+      this.#gradients.flat,
+      ...this.#losses,
+      ...this.#logits,
+    );
+  }
+
+  #trainProgram(): Program {
+    const { batch, classes, learningRates, momentum } = this.options;
+    const p = new Program("linear probe step");
+    for (const i of learningRates.keys()) {
+      const weight = this.#weights.get(`${i}.weight`), bias = this.#weights.get(`${i}.bias`);
+      const logits = linear(p, this.features, weight, bias); // [batch, classes]
+      // Cross-entropy with labels is the DINO loss of a teacher view that holds them against one student view: the
+      // student's first view, which a teacher view is never compared with, is there for the count alone.
+      const views = p.activation("views", [2 * batch, classes]);
+      gatherRows(p, logits, { count: batch }, views);
+      gatherRows(p, logits, { count: batch, target: batch }, views);
+      const loss = dinoLoss(p, views, this.#targets, {
+        views: 2,
+        globals: 1,
+        images: batch,
+        temperature: 1,
+        gradientScale: 1,
+      });
+      const losses = tensor(`linear.losses${i}`, [2 * batch], "output");
+      emitCopy(p, loss.losses, losses);
+      this.#losses.push(losses);
+      const compared = canViewRows(loss.dlogits, batch)
+        ? rows(loss.dlogits, batch, batch)
+        : gatherRows(p, loss.dlogits, { start: batch, count: batch });
+      const d = emitScaleRows(p, compared, this.#rowWeights); // rows beyond a short batch weigh nothing
+      differentiate(p, {
+        seeds: [[logits, d]],
+        wrt: [
+          [weight, this.#gradients.get(`${i}.weight`)],
+          [bias, this.#gradients.get(`${i}.bias`)],
+        ],
+      });
+    }
+    const segments = segmentTable(this.#weights.segments, (s) => parseInt(s.name));
+    const param = this.#weights.flat, grad = this.#gradients.flat, first = this.#momenta.flat;
+    gradientNorms(p, grad, param, segments, this.#norms);
+    const slots = { param, grad, first, norms: this.#norms, groups: this.#groups, segments };
+    optimizerUpdate(p, slots, { method: "sgd", momentum });
+    return p;
+  }
+
+  #evaluationProgram(): Program {
+    const { batch, classes, learningRates } = this.options;
+    const p = new Program("linear probe logits");
+    for (const i of learningRates.keys()) {
+      const out = tensor(`linear.logits${i}`, [batch, classes], "output");
+      emitCopy(p, linear(p, this.features, this.#weights.get(`${i}.weight`), this.#weights.get(`${i}.bias`)), out);
+      this.#logits.push(out);
+    }
+    return p;
+  }
+
+  #write(arena: Arena, values: readonly LinearWeights[]): void {
+    const packed = packSegments(arena.segments, ({ name }) => {
+      const one = values[parseInt(name)];
+      return name.endsWith("weight") ? one.weight : one.bias;
+    });
+    this.backend.write(arena.flat, packed);
+  }
+
+  async #read(arena: Arena): Promise<LinearWeights[]> {
+    const flat = await this.backend.read(arena.flat) as Float32Array;
+    const part = (name: string) => {
+      const { offset, length } = arena.segments.find((s) => s.name === name)!;
+      return flat.slice(offset, offset + length);
+    };
+    return this.options.learningRates.map((_, i) => ({ weight: part(`${i}.weight`), bias: part(`${i}.bias`) }));
+  }
+}
+
+/** Weights from N(0, 0.01), biases 0, as the reference starts. */
+export function initialWeights(classes: number, dim: number, seed: number): LinearWeights {
+  const random = new CounterRandom(seed, STREAM.initialization);
+  const weight = Float32Array.from({ length: classes * dim }, () => 0.01 * random.normal());
+  return { weight, bias: new Float32Array(classes) };
+}
+
+/** Accuracy and loss of a classifier on labelled images. */
+export interface ClassificationScore {
+  /** Percent of images whose class has the highest logit. */
+  readonly top1: number;
+  /** Percent whose class is among the five highest; undefined with fewer than five classes. */
+  readonly top5: number | undefined;
+  /** Mean cross-entropy over images. */
+  readonly loss: number;
+  /** Mean over batches of their mean, which counts a short last batch like a full one: what the reference logs. */
+  readonly lossOfBatches: number;
+}
+
+/**
+ * Scores logits.
+ *
+ * @param logits [n, classes]
+ * @param batch images of a batch of the reference's loss
+ */
+export function scoreLogits(
+  logits: Float32Array,
+  labels: ArrayLike<number>,
+  classes: number,
+  batch: number,
+): ClassificationScore {
+  let top1 = 0, top5 = 0, sum = 0, batches = 0;
+  const n = labels.length;
+  for (let start = 0; start < n; start += batch) {
+    let here = 0;
+    const end = Math.min(start + batch, n);
+    for (let i = start; i < end; i++) {
+      const row = logits.subarray(i * classes, (i + 1) * classes);
+      const mine = row[labels[i]];
+      let better = 0, max = -Infinity, total = 0;
+      for (let c = 0; c < classes; c++) {
+        if (row[c] > mine || row[c] === mine && c < labels[i]) better++;
+        if (row[c] > max) max = row[c];
+      }
+      for (let c = 0; c < classes; c++) total += Math.exp(row[c] - max);
+      here += max + Math.log(total) - mine;
+      if (better < 1) top1++;
+      if (better < 5) top5++;
+    }
+    sum += here;
+    batches += here / (end - start);
+  }
+  return {
+    top1: 100 * top1 / n,
+    top5: classes >= 5 ? 100 * top5 / n : undefined,
+    loss: sum / n,
+    lossOfBatches: batches / Math.ceil(n / batch),
+  };
+}
