@@ -45,14 +45,19 @@ export class Layout {
   readonly #gaps: Gap[] = [];
   readonly #sizes = new Map<number, number>();
   #end = allocated(CONTROL_ADDRESS + Control.bytes);
+  /** Addresses from here on were never handed out: they still hold zeros. */
+  #untouched = this.#end;
   #persistent = 0;
   #arena = 0;
   #workspace = 0;
   #scratch = 0;
+  /** Lowest address a run may have written; a buffer placed there later is not zero by itself. */
+  #lowest = Infinity;
   /** Changes whenever addresses of activations or workspace do. */
   version = 0;
 
-  constructor(readonly bytes: number, readonly threads: number) {}
+  /** @param zone bytes to leave free before and after every buffer */
+  constructor(readonly bytes: number, readonly threads: number, readonly zone = 0) {}
 
   /** Bytes of persistent buffers. */
   get persistent(): number {
@@ -100,11 +105,17 @@ export class Layout {
     this.#arena = arena;
     this.#workspace = workspace;
     this.#scratch = scratch;
+    this.#lowest = Math.min(this.#lowest, this.transientAddress);
   }
 
-  /** Address of a new persistent buffer. Throws {RangeError} when there is no room. */
-  allocate(bytes: number, what: string): number {
-    const size = allocated(bytes);
+  /** First byte of what runs overwrite: activations, workspace, scratch; it reaches to the end. */
+  get transientAddress(): number {
+    return this.workspaceAddress - this.#arena;
+  }
+
+  /** Address of a new persistent buffer, and how many of its first bytes may not be zero. Throws {RangeError} when there is no room. */
+  allocate(bytes: number, what: string): { address: number; dirty: number } {
+    const size = allocated(bytes + 2 * this.zone);
     const gap = this.#gaps.find((g) => g.bytes >= size);
     let address = this.#end;
     if (gap) {
@@ -116,9 +127,11 @@ export class Layout {
       if (size > room) throw this.#full(what, size, room);
       this.#end += size;
     }
-    this.#sizes.set(address, size);
+    const dirty = address + size > this.#lowest ? bytes : Math.min(bytes, Math.max(0, this.#untouched - address));
+    this.#untouched = Math.max(this.#untouched, address + size);
+    this.#sizes.set(address + this.zone, size);
     this.#persistent += size;
-    return address;
+    return { address: address + this.zone, dirty };
   }
 
   /** Gives a buffer back. */
@@ -127,7 +140,7 @@ export class Layout {
     if (bytes === undefined) return;
     this.#sizes.delete(address);
     this.#persistent -= bytes;
-    this.#gaps.push({ start: address, bytes });
+    this.#gaps.push({ start: address - this.zone, bytes });
     this.#gaps.sort((a, b) => a.start - b.start);
     for (let i = this.#gaps.length - 1; i > 0; i--) {
       const [before, after] = [this.#gaps[i - 1], this.#gaps[i]];

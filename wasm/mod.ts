@@ -21,6 +21,7 @@ import { activationAddress, lower, type Step, workspaceBytes, writeSteps } from 
 import { CONTROL_ADDRESS, Layout, reserveMemory } from "./memory.ts";
 import type { TileShape } from "./micro_kernels.ts";
 import { WorkerPool } from "./pool.ts";
+import { RedZones } from "./red_zones.ts";
 
 export { workspaceBytes };
 
@@ -32,6 +33,8 @@ export interface WasmOptions {
   readonly maximumBytes?: number;
   /** Register tile of the matrix products; timed unless given. Changes the speed, never a result. */
   readonly tile?: TileShape;
+  /** For tests: bytes around every buffer that are checked after each run; what runs overwrite starts as NaN. */
+  readonly redZone?: number;
 }
 
 const WHOLE_MEMORY = 2 ** 32;
@@ -44,8 +47,8 @@ let compiled: Promise<WebAssembly.Module> | undefined;
  * @throws {RangeError} if `threads` is not a whole number ≥ 1, or no shared memory can be had
  * @throws {Error} if this processor or V8 lacks relaxed SIMD
  */
-export async function openWasm({ threads, maximumBytes = WHOLE_MEMORY, tile }: WasmOptions = {}): Promise<Backend> {
-  threads ??= navigator.hardwareConcurrency;
+export async function openWasm(options: WasmOptions = {}): Promise<Backend> {
+  const { threads = navigator.hardwareConcurrency, maximumBytes = WHOLE_MEMORY, redZone = 0 } = options;
   if (!Number.isSafeInteger(threads) || threads < 1 || threads > 256) {
     throw new RangeError(`wasm: threads ${threads} is not a whole number from 1 to 256`);
   }
@@ -54,14 +57,14 @@ export async function openWasm({ threads, maximumBytes = WHOLE_MEMORY, tile }: W
     throw new Error("wasm: this V8 cannot compile relaxed SIMD; Deno 2.7 or later is needed", { cause });
   });
   const memory = reserveMemory(maximumBytes);
-  const layout = new Layout(memory.buffer.byteLength, threads);
+  const layout = new Layout(memory.buffer.byteLength, threads, redZone);
   // Calibration borrows memory that no buffer has yet.
   const instance = new WebAssembly.Instance(module, { env: { memory, now: () => performance.now() } });
   (instance.exports.fillConstants as (address: number) => void)(CONTROL_ADDRESS + Control.constants);
-  const address = layout.allocate(1 << 17, "calibration");
+  const { address } = layout.allocate(1 << 17, "calibration");
   const calibration = await calibrate(instance.exports, address);
   layout.release(address);
-  const chosen = tile ?? calibration.tile;
+  const chosen = options.tile ?? calibration.tile;
   const pool = await WorkerPool.start(module, memory, threads, chosen);
   return new WasmBackend(memory, layout, pool, calibration, chosen);
 }
@@ -76,6 +79,7 @@ class WasmBackend implements Backend {
   readonly #pool: WorkerPool;
   readonly #tile: TileShape;
   readonly #addresses = new Map<number, number>();
+  readonly #zones?: RedZones;
   /** Work asked for and not yet done, in order. */
   #queue: Promise<void> = Promise.resolve();
   #pending = 0;
@@ -92,6 +96,7 @@ class WasmBackend implements Backend {
     this.#layout = layout;
     this.#pool = pool;
     this.#tile = tile;
+    if (layout.zone > 0) this.#zones = new RedZones(memory, layout.zone);
     const threads = layout.threads === 1 ? "1 thread" : `${layout.threads} threads`;
     this.description = `SIMD, ${threads}, ${mode} (${tile.rows}×${tile.columns} tiles, ${
       gflops.toFixed(0)
@@ -115,7 +120,7 @@ class WasmBackend implements Backend {
     const needs = lower(program, machine, () => 0, 0);
     this.#layout.require(plan.arenaBytes, needs.workspaceBytes, needs.scratchBytes, `program "${program.name}"`);
     for (const root of program.roots()) if (root.role !== "activation") this.#addressOf(root);
-    const list = this.#layout.allocate(needs.steps.length * StepField.bytes, "an op list");
+    const { address: list } = this.#layout.allocate(needs.steps.length * StepField.bytes, "an op list");
     return new WasmExecutable(this, program, plan, list, needs.steps);
   }
 
@@ -137,14 +142,16 @@ class WasmBackend implements Backend {
   runList(list: number, steps: number, prepare: () => void, times = 0): Promise<void> {
     return this.#enqueue(async () => {
       prepare();
-      const { scratchAddress, scratchBytes } = this.#layout;
+      const { scratchAddress, scratchBytes, transientAddress, bytes } = this.#layout;
+      this.#zones?.poison(transientAddress, bytes);
       await this.#pool.run(list, steps, { scratch: scratchAddress, scratchBytes, times });
+      this.#zones?.check();
     });
   }
 
   /** Runs a list and returns the milliseconds at which each step ended, and the list began (last). */
   async timeList(list: number, steps: number, prepare: () => void): Promise<Float64Array> {
-    const times = this.#layout.allocate((steps + 1) * 8, "a profile");
+    const { address: times } = this.#layout.allocate((steps + 1) * 8, "a profile");
     try {
       await this.runList(list, steps, prepare, times);
       return new Float64Array(this.#memory.buffer, times, steps + 1).slice();
@@ -190,6 +197,7 @@ class WasmBackend implements Backend {
       const address = t.base ? undefined : this.#addresses.get(t.id);
       if (address === undefined) continue;
       this.#addresses.delete(t.id);
+      this.#zones?.forget(address);
       this.#whenIdle(() => this.#layout.release(address));
     }
   }
@@ -209,13 +217,14 @@ class WasmBackend implements Backend {
         throw new TypeError(`wasm: ${root.name} is an activation: it has no contents outside a run`);
       }
       const bytes = byteLength(root);
-      address = this.#layout.allocate(bytes, `${root.name} [${root.shape}]`);
+      const made = this.#layout.allocate(bytes, `${root.name} [${root.shape}]`);
+      address = made.address;
       this.#addresses.set(root.id, address);
-      // A gap may hold what an earlier buffer left.
       const contents = new Uint8Array(this.#memory.buffer, address, bytes);
       const { data } = root;
       if (data) contents.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-      else contents.fill(0);
+      else contents.fill(0, 0, made.dirty); // untouched pages are zero, and cost nothing until they are touched
+      this.#zones?.surround(address, bytes, root.name);
     }
     return address;
   }

@@ -119,7 +119,7 @@ function copyA(source: usize, stride: usize, depth: u32, rows: u32, target: usiz
   for (let r: u32 = 0; r < rows; r += tileRows, source += tileRows << 2) {
     const valid = min(tileRows, rows - r);
     let p = source;
-    if (valid == 5) {
+    if (valid == 5 && tileRows == 5) {
       for (let k = depth; k; k--, p += stride, target += 20) {
         const v = v128.load(p), last = load<f32>(p, 16);
         v128.store(target, v);
@@ -127,7 +127,7 @@ function copyA(source: usize, stride: usize, depth: u32, rows: u32, target: usiz
       }
     } else if (valid == 4 && tileRows == 4) {
       for (let k = depth; k; k--, p += stride, target += 16) v128.store(target, v128.load(p));
-    } else if (valid == 6) {
+    } else if (valid == 6 && tileRows == 6) {
       for (let k = depth; k; k--, p += stride, target += 24) {
         const v = v128.load(p), last = load<u64>(p, 16);
         v128.store(target, v);

@@ -1,0 +1,66 @@
+// Error bounds that kernels/math.ts states, measured against float64.
+import kernels from "../../wasm/kernels.b64" with { type: "text" };
+import { gelu, geluDerivative } from "../../models/graph/ops/special.ts";
+import { assert } from "../assert.ts";
+
+const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536, shared: true });
+const module = new WebAssembly.Module(Uint8Array.fromBase64(kernels));
+const { exports } = new WebAssembly.Instance(module, { env: { memory, now: () => 0 } });
+const kernel = (name: string) => exports[name] as (...args: number[]) => void;
+
+const TABLE = 1024, ONE = 2048, ZERO = 2052, X = 65536, D = 2 * X, Y = 3 * X;
+kernel("fillConstants")(TABLE);
+const floats = new Float32Array(memory.buffer);
+floats[ONE / 4] = 1;
+
+/** 9999 points of an interval: not a whole number of vectors. */
+function points(from: number, to: number): Float32Array {
+  const x = Float32Array.from({ length: 9999 }, (_, i) => from + (to - from) * i / 9998);
+  floats.set(x, X / 4);
+  return x;
+}
+
+/** Largest error of y against the truth, divided by what `scale` gives. */
+function worst(x: Float32Array, truth: (x: number) => number, scale: (truth: number, x: number) => number): number {
+  let error = 0;
+  x.forEach((v, i) => {
+    const t = truth(v), e = Math.abs(floats[Y / 4 + i] - t) / scale(t, v);
+    error = Number.isNaN(e) ? Infinity : Math.max(error, e);
+  });
+  return error;
+}
+
+Deno.test("exp has a relative error below 2e-7 where its result is normal", () => {
+  for (const [from, to] of [[-87, 88], [-1, 1]]) {
+    const x = points(from, to);
+    kernel("expRow")(X, Y, x.length, ONE, ZERO, TABLE);
+    const error = worst(x, Math.exp, (t) => t);
+    assert(error < 2e-7, `${from} … ${to}: ${error}`);
+  }
+});
+
+Deno.test("exp of anything lower is next to nothing, and of NaN is NaN", () => {
+  floats.set([-88, -1e30, -Infinity, NaN], X / 4);
+  kernel("expRow")(X, Y, 4, ONE, ZERO, TABLE);
+  for (let i = 0; i < 3; i++) assert(floats[Y / 4 + i] >= 0 && floats[Y / 4 + i] < 1.3e-38);
+  assert(Number.isNaN(floats[Y / 4 + 3]));
+});
+
+Deno.test("GELU has a relative error below 6e-7·(1 + x²/8) for x > −7, an absolute one below 1e-11 beyond", () => {
+  let x = points(-7, 7);
+  kernel("geluRow")(X, Y, x.length, TABLE);
+  // The float64 truth itself loses digits in 1 + erf(x) far out: errors below 5e-15 are not told from its own.
+  const error = worst(x, gelu, (t, v) => Math.abs(t) * (1 + v * v / 8) + 1e-8);
+  assert(error < 6e-7, `${error}`);
+  x = points(-100, -7);
+  kernel("geluRow")(X, Y, x.length, TABLE);
+  assert(worst(x, () => 0, () => 1) < 1e-11);
+});
+
+Deno.test("the derivative of GELU has an absolute error below 3e-7", () => {
+  const x = points(-12, 12);
+  floats.fill(1, D / 4, D / 4 + x.length);
+  kernel("geluBackwardRow")(D, X, Y, x.length, TABLE);
+  const error = worst(x, geluDerivative, () => 1);
+  assert(error < 3e-7, `${error}`);
+});

@@ -1,0 +1,40 @@
+// For tests: bytes around every persistent buffer that no kernel may change, and NaN wherever a run has not yet written.
+
+const PATTERN = 0xa5;
+
+/** Watches the surroundings of buffers. Turbo mode has no bounds checks, so nothing else would notice a stray store. */
+export class RedZones {
+  readonly #watched = new Map<number, { bytes: number; name: string }>();
+
+  constructor(readonly memory: WebAssembly.Memory, readonly zone: number) {}
+
+  /** Marks the zones before and after a buffer. */
+  surround(address: number, bytes: number, name: string): void {
+    this.#watched.set(address, { bytes, name });
+    for (const zone of this.#zonesOf(address, bytes)) zone.fill(PATTERN);
+  }
+
+  /** Stops watching a buffer. */
+  forget(address: number): void {
+    this.#watched.delete(address);
+  }
+
+  /** Fills memory with NaN. */
+  poison(start: number, end: number): void {
+    new Uint8Array(this.memory.buffer, start, end - start).fill(0xff);
+  }
+
+  /** Throws {Error} naming the buffer beside which something was written. */
+  check(): void {
+    for (const [address, { bytes, name }] of this.#watched) {
+      const [before, after] = this.#zonesOf(address, bytes);
+      if (!before.every((b) => b === PATTERN)) throw new Error(`wasm: a kernel wrote before ${name}`);
+      if (!after.every((b) => b === PATTERN)) throw new Error(`wasm: a kernel wrote past the end of ${name}`);
+    }
+  }
+
+  #zonesOf(address: number, bytes: number): [Uint8Array, Uint8Array] {
+    const { memory: { buffer }, zone } = this;
+    return [new Uint8Array(buffer, address - zone, zone), new Uint8Array(buffer, address + bytes, zone)];
+  }
+}
