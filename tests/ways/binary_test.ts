@@ -1,0 +1,82 @@
+// Second way of use: a compiled binary, in an empty folder, with an empty home and no network.
+
+import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
+import { getCompileBase } from "../get_compile_base.ts";
+import { assertTrained, run, TINY_FLAGS, withFolder, writeJpegs } from "./process.ts";
+
+const ROOT = new URL("../../", import.meta.url);
+
+/** Compiles both binaries with the Deno at hand or, where its base runtime cannot be had, with an older one. */
+async function compile(out: string): Promise<string | undefined> {
+  const script = new URL("cli/compile.ts", ROOT).pathname;
+  const args = ["run", "-A", "--unstable-raw-imports", script, "--out", out];
+  const direct = await run(Deno.execPath(), args);
+  if (direct.code === 0) return;
+  try {
+    const { deno, denort } = await getCompileBase(new URL(".cache/compile_base", ROOT).pathname);
+    const env = { ...Deno.env.toObject(), DENORT_BIN: denort, DENO_TLS_CA_STORE: "system" };
+    const older = await run(deno, args, { env });
+    return older.code === 0 ? undefined : older.err;
+  } catch (error) {
+    return `${(error as Error).message}\n${direct.err}`;
+  }
+}
+
+const dist = await Deno.makeTempDir({ prefix: "denodino-binary-" });
+globalThis.addEventListener("unload", () => Deno.removeSync(dist, { recursive: true }));
+const obstacle = Deno.build.os === "windows" ? "the test's programs are for Unix" : await compile(dist);
+if (obstacle) console.log(`binary: skipped, nothing could be compiled: ${obstacle}`);
+const ignore = obstacle !== undefined;
+
+/** Where the system lets us, without a network; in any case with nothing of this user's. */
+async function alone(folder: string, args: readonly string[]) {
+  const home = `${folder}/home`;
+  await Deno.mkdir(home, { recursive: true });
+  const env = { HOME: home, PATH: "/usr/bin:/bin", XDG_RUNTIME_DIR: home };
+  const binary = `${dist}/dino`;
+  return await cutOff
+    ? run("unshare", ["-n", binary, ...args], { cwd: folder, env })
+    : run(binary, args, { cwd: folder, env });
+}
+const cutOff = ignore ? false : await run("unshare", ["-n", "true"]).then(({ code }) => code === 0, () => false);
+const hasGpu = await navigator.gpu?.requestAdapter() !== null;
+
+Deno.test({
+  name: "binary: trains on the embedded sample on both backends",
+  ignore,
+  fn: () =>
+    withFolder(async (folder) => {
+      for (const backend of hasGpu ? ["wasm", "webgpu"] : ["wasm"]) {
+        const { code, out, err } = await alone(folder, [
+          ...["train", ...TINY_FLAGS, "--backend", backend, "--out", backend, "--steps", "2"],
+        ]);
+        assertEquals(code, 0, err);
+        assertStringIncludes(out, `computing on ${backend}`);
+        await assertTrained(`${folder}/${backend}`, 2);
+      }
+    }),
+});
+
+Deno.test({
+  name: "binary: decodes a folder of JPEGs, trains on it, evaluates it, and tells its mode",
+  ignore,
+  fn: () =>
+    withFolder(async (folder) => {
+      await writeJpegs(`${folder}/images`, 8);
+      for (const mode of [[], ["--checked"]]) {
+        const out = `run${mode.length}`;
+        const { code, err } = await alone(folder, [
+          ...["train", ...TINY_FLAGS, "--backend", "wasm", "--data", "images", "--out", out, ...mode],
+        ]);
+        assertEquals(code, 0, err);
+        await assertTrained(`${folder}/${out}`, 2);
+      }
+      const knn = await alone(folder, ["knn", "run0", "--data", "images", "--backend", "wasm", "--json"]);
+      assertEquals(knn.code, 0, knn.err);
+      assertEquals(JSON.parse(knn.out).results[0].accuracies.length, 4);
+      const version = await alone(folder, ["--version"]);
+      assertStringIncludes(version.out, "compiled turbo");
+      const wrong = await alone(folder, ["trian"]);
+      assert(wrong.code === 2 && wrong.err.includes("did you mean train?"), wrong.err);
+    }),
+});

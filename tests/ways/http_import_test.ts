@@ -1,0 +1,74 @@
+// Third way of use: a program outside the repository that imports mod.ts over HTTP, with an empty cache.
+
+import { assertEquals, assertStringIncludes } from "../assert.ts";
+import { run, withFolder } from "./process.ts";
+
+const ROOT = new URL("../../", import.meta.url);
+
+/** Deno goes by the type a server names; the wrong one (video/mp2t for .ts) is what some servers send. */
+const TYPES: Readonly<Record<string, string>> = {
+  ts: "application/typescript",
+  js: "text/javascript",
+  json: "application/json",
+};
+
+function serveRepository(): Deno.HttpServer<Deno.NetAddr> {
+  return Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, async (request) => {
+    const { pathname } = new URL(request.url);
+    try {
+      const type = TYPES[pathname.split(".").at(-1)!] ?? "text/plain";
+      return new Response(await Deno.readFile(new URL(`.${pathname}`, ROOT)), { headers: { "content-type": type } });
+    } catch {
+      return new Response("not found", { status: 404 });
+    }
+  });
+}
+
+const PROGRAM = (host: string) => `
+import { defaultConfig, openWasm, pixelsFromMemory, train } from "http://${host}/mod.ts";
+
+const side = 16, count = 12;
+const data = Uint8Array.from({ length: count * side * side * 3 }, (_, i) => (i * 37) % 256);
+const backend = await openWasm({ threads: 2 });
+const { step } = await train({
+  ...defaultConfig(),
+  patchSize: 4, embedDim: 24, depth: 1, numHeads: 2, outDim: 32, headHiddenDim: 32, headBottleneckDim: 16,
+  globalCropSize: 16, localCropSize: 8, localCropsNumber: 1, batchSize: 4, epochs: 1, warmupEpochs: 0, steps: 1,
+}, { backend, data: pixelsFromMemory({ name: "stripes", height: side, width: side, channels: 3, data }) });
+await backend.close();
+console.log("updates:", step);
+`;
+
+Deno.test("import over HTTP: a program elsewhere, with an empty cache, trains an update", () =>
+  withFolder(async (folder) => {
+    const server = serveRepository();
+    try {
+      const host = `127.0.0.1:${server.addr.port}`;
+      await Deno.writeTextFile(`${folder}/program.ts`, PROGRAM(host));
+      const env = { ...Deno.env.toObject(), DENO_DIR: `${folder}/cache`, DENO_NO_PACKAGE_JSON: "1" };
+      const library = await run(Deno.execPath(), ["run", "-A", "program.ts"], { cwd: folder, env });
+      assertEquals(library.code, 0, library.err);
+      assertStringIncludes(library.out, "updates: 1");
+      // The command line too: it starts its other processes from the same address.
+      const flags = "--patch-size 4 --embed-dim 24 --depth 1 --num-heads 2 --local-crops-number 0 --backend wasm";
+      const command = await run(
+        Deno.execPath(),
+        [
+          "run",
+          "-A",
+          `http://${host}/cli/train.ts`,
+          ...flags.split(" "),
+          "--limit",
+          "32",
+          "--steps",
+          "1",
+          "--out",
+          "run",
+        ],
+        { cwd: folder, env },
+      );
+      assertEquals(command.code, 0, command.err);
+    } finally {
+      await server.shutdown();
+    }
+  }));
