@@ -1,0 +1,23 @@
+// Runs every test and ends with one plain line that counts them.
+// Usage: deno run -A tests/run.ts [arguments of `deno test`]
+
+const ANSI = new RegExp(`${String.fromCharCode(27)}\\[[0-9;]*m`, "g"); // colours
+
+const child = new Deno.Command(Deno.execPath(), {
+  args: ["test", "--allow-all", "--no-check", ...Deno.args.length > 0 ? Deno.args : ["tests/"]],
+  cwd: new URL("..", import.meta.url),
+  stdout: "piped",
+  stderr: "inherit",
+}).spawn();
+let last = "";
+const decoder = new TextDecoder();
+for await (const part of child.stdout) {
+  Deno.stdout.writeSync(part);
+  last = (last + decoder.decode(part, { stream: true })).slice(-4000);
+}
+const { code } = await child.status;
+const summary = /(\d+) passed[^|]*\| (\d+) failed(?:.*?\| (\d+) ignored)?/g;
+const found = [...last.replace(ANSI, "").matchAll(summary)].at(-1);
+if (found) console.log(`${found[1]} passed, ${found[2]} failed, ${found[3] ?? 0} skipped`);
+else console.log("the tests did not run to their end");
+Deno.exit(code);
