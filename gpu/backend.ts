@@ -11,6 +11,7 @@ import { lower, type LoweringLimits, type MatmulChooser } from "./lowering.ts";
 import { Memory } from "./memory.ts";
 import { Pacer } from "./pace.ts";
 import { PipelineCache } from "./shader.ts";
+import type { Tuner } from "./autotune.ts";
 
 const MAP_READ_COPY_DST = 0x01 | 0x08; // GPUBufferUsage.MAP_READ | COPY_DST
 
@@ -24,8 +25,10 @@ export class WebGpuBackend implements Backend, Host {
   readonly limits: LoweringLimits;
   readonly buffers: Memory;
   readonly pipelines: PipelineCache;
-  /** Replaces the guess which variant a product takes; a tuner or a test sets it before compiling. */
+  /** Replaces the guess which variant a product takes; a test sets it before compiling. */
   chooseMatmul: MatmulChooser | undefined;
+  /** Finds the best tiles of a program before it is compiled; none on a software adapter. */
+  tuner: Tuner | undefined;
   readonly #pacer: Pacer;
   #failure: Error | undefined;
   #closed = false;
@@ -68,10 +71,16 @@ export class WebGpuBackend implements Backend, Host {
   }
 
   async compile(program: Program): Promise<Executable> {
+    await this.tuner?.prepare(program);
+    return await this.compileWith(program, this.chooseMatmul ?? this.tuner?.choose);
+  }
+
+  /** Compiles with given variants of the products. */
+  async compileWith(program: Program, chooseMatmul?: MatmulChooser): Promise<Executable> {
     this.check();
     dropUnreadOutputs(program);
     const plan = planMemory(program, { chunkBytes: this.buffers.chunkBytes });
-    const lowered = lower(program, this.limits, this.chooseMatmul);
+    const lowered = lower(program, this.limits, chooseMatmul);
     const needed = plan.arenaBytes + plan.persistentBytes + lowered.scratchBytes;
     await this.#guardMemory(program.name, needed, () => {
       for (const root of program.roots()) if (root.role !== "activation") this.buffers.persistent(root);

@@ -55,29 +55,38 @@ export function tileBytes({ bm, bn, bk }: Tile): number {
 
 /** Workgroups that keep a large graphics card busy; fewer, and a smaller tile or a split is worth its cost. */
 const ENOUGH_GROUPS = 256;
-/** Multiplications from which a software adapter repays the time it takes to build a larger tile. */
-const LARGE_FOR_SOFTWARE = 2 ** 29;
 /** A part of the inner extent shorter than this costs more to add up than it gains. */
 const SHORTEST_SPLIT = 256;
+/** Parts are whole steps of any tile's BK. */
+export const SPLIT_STEP = 16;
+/** Multiplications from which a software adapter repays the time it takes to build a larger tile. */
+const LARGE_FOR_SOFTWARE = 2 ** 29;
 
-/** A tile by rules of thumb: the largest that still makes enough workgroups, then splits of a long inner extent. */
-export function chooseTile({ m, n, k }: MatmulShape, { fallback, workgroupBytes }: LoweringLimits): TileChoice {
+/**
+ * Into how many parts the inner extent is split: by the shape alone. A tile adds up an element of c in the order of k, whatever
+ * its size, so only splits change the bits of a result, and tuned tiles never do.
+ */
+export function splitsFor({ m, n, k }: MatmulShape): number {
+  const groups = Math.ceil(m / 128) * Math.ceil(n / 128);
+  return Math.max(1, Math.min(Math.floor(k / SHORTEST_SPLIT), Math.ceil(ENOUGH_GROUPS / groups), 64));
+}
+
+/** A tile by rules of thumb: large ones reuse more, but lose what they pad and what they leave idle. */
+export function chooseTile(shape: MatmulShape, { fallback, workgroupBytes }: LoweringLimits): TileChoice {
+  const { m, n, k } = shape;
   // A software adapter gains from reuse in registers only, and takes seconds to build a large tile.
   if (fallback) return { tile: m * n * k < LARGE_FOR_SOFTWARE ? TILES["32x32x8"] : TILES["64x64x16r8"], splits: 1 };
-  const order: Tile[] = [TILES["128x128x16"], TILES["128x64x16"], TILES["64x64x16"], TILES["32x32x8"]];
-  const fitting = order.filter((tile) => tileBytes(tile) <= workgroupBytes);
-  const groupsOf = ({ bm, bn }: Tile) => Math.ceil(m / bm) * Math.ceil(n / bn);
-  const splitsOf = (tile: Tile) =>
-    Math.max(1, Math.min(Math.floor(k / SHORTEST_SPLIT), Math.ceil(ENOUGH_GROUPS / groupsOf(tile)), 64));
-  // Efficiency of a tile grows with its size; what it loses is padding and idle processors.
-  let best = fitting[fitting.length - 1], bestScore = -1;
-  for (const tile of fitting) {
-    const { bm, bn } = tile;
-    const filled = (m * n) / (groupsOf(tile) * bm * bn);
-    const busy = Math.min(1, groupsOf(tile) * splitsOf(tile) / ENOUGH_GROUPS);
-    const reuse = 1 / (1 / bm + 1 / bn) / 64; // multiplications per staged float, 1 for the largest
+  const splits = splitsFor(shape);
+  let best: Tile = TILES["32x32x8"], bestScore = -1;
+  for (const name of ["128x128x16", "128x64x16", "64x64x16", "32x32x8"] as const) {
+    const tile = TILES[name];
+    if (tileBytes(tile) > workgroupBytes) continue;
+    const groups = Math.ceil(m / tile.bm) * Math.ceil(n / tile.bn);
+    const filled = m * n / (groups * tile.bm * tile.bn);
+    const busy = Math.min(1, groups * splits / ENOUGH_GROUPS);
+    const reuse = 1 / (64 / tile.bm + 64 / tile.bn); // multiplications per staged float, 1 for the largest
     const score = filled * busy * (0.4 + 0.6 * reuse);
     if (score > bestScore) best = tile, bestScore = score;
   }
-  return { tile: best, splits: splitsOf(best) };
+  return { tile: best, splits };
 }

@@ -4,6 +4,7 @@ import type { OpOf } from "../../models/graph/ops/mod.ts";
 import { size } from "../../models/graph/tensor.ts";
 import { kernel } from "../kernels/sources.ts";
 import { matmulKernel } from "../kernels/matmul.ts";
+import { SPLIT_STEP } from "../kernels/matmul_tiles.ts";
 import type { Lowering } from "../lowering.ts";
 import { widthOf } from "./elementwise.ts";
 import type { Binding } from "../dispatch.ts";
@@ -22,8 +23,8 @@ export function lowerMatmul(l: Lowering, op: OpOf<"matmul">): void {
   const rowsPerScale = rowScale ? m / size(rowScale) : 1;
   const gelu = epilogue !== "none";
   const { tile, splits: wanted } = l.chooseMatmul({ m, n, k, transA, transB }, l.limits);
-  // Whole steps of BK a split, and no split without work.
-  const perSplit = Math.max(tile.bk, Math.ceil(Math.ceil(k / wanted) / tile.bk) * tile.bk);
+  // Whole steps a split, and no split without work.
+  const perSplit = Math.max(SPLIT_STEP, Math.ceil(Math.ceil(k / wanted) / SPLIT_STEP) * SPLIT_STEP);
   const splits = Math.max(1, Math.ceil(k / perSplit));
   const vector = widthOf(n, transA ? m : k, ...(transB ? [k] : [])) === 4;
   const tilesM = Math.ceil(m / tile.bm), tilesN = Math.ceil(n / tile.bn);

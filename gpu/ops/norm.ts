@@ -34,12 +34,13 @@ export function lowerLayerNormBackward(l: Lowering, op: OpOf<"layerNormBackward"
   const { accumulateX, accumulateParams } = op.attrs;
   const hasParams = dweight !== undefined || dbias !== undefined;
   const strips = Math.ceil(rows / STRIP);
+  const walkers = Math.max(1, Math.min(STRIP, Math.floor(256 / (columns / width)))); // rows walked side by side
   const partial = l.scratch(hasParams ? strips * 2 * columns * 4 : 16);
   l.emit(
     rowKernel("layer_norm_backward", width, lanesFor(columns, width), { STRIP }),
     [l.of(op.in.dy), l.of(op.in.x), l.of(op.in.stats), l.of(op.in.weight), l.of(dx), partial],
     {
-      u: [rows, columns / width, Number(dx !== undefined), Number(hasParams), Number(accumulateX)],
+      u: [rows, columns / width, Number(dx !== undefined), Number(hasParams), Number(accumulateX), walkers],
       f: [1 / columns],
     },
     strips,

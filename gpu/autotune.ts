@@ -1,0 +1,224 @@
+// Times a few tile shapes for the products that matter in a program, checks each numerically, remembers the fastest.
+import { matmul, matmulExtents } from "../models/graph/ops/matmul.ts";
+import { Program } from "../models/graph/program.ts";
+import { size, type Tensor, tensor, view } from "../models/graph/tensor.ts";
+import type { WebGpuBackend } from "./backend.ts";
+import { chooseTile, splitsFor, tileBytes, type TileName, TILES } from "./kernels/matmul_tiles.ts";
+import type { LoweringLimits, MatmulChooser, MatmulShape } from "./lowering.ts";
+
+/** Where choices are kept between runs. The library writes no files: who owns a cache folder hands this in. */
+export interface TuningCache {
+  /** What `save` was last given, if anything. */
+  load(): Promise<string | undefined>;
+  save(text: string): Promise<void>;
+}
+
+/** How long and what to tune. */
+export interface TuningOptions {
+  readonly cache?: TuningCache;
+  /** Stop looking after this many seconds; what was not reached keeps the guess. */
+  readonly seconds?: number;
+  /** Tiles to compare. */
+  readonly tiles?: readonly TileName[];
+}
+
+/** What one comparison found. */
+export interface TuningResult {
+  readonly shape: MatmulShape;
+  readonly chosen: TileName;
+  /** Microseconds of each tile that gave right results. */
+  readonly micros: Readonly<Partial<Record<TileName, number>>>;
+  /** Tiles whose results were wrong on this driver. */
+  readonly wrong: readonly TileName[];
+}
+
+/** Raise it when kernels change enough for old timings to mislead. */
+const CACHE_VERSION = 1;
+/** Products that together make this share of a program's arithmetic are tuned. */
+const SHARE = 0.97;
+/** Operands larger than this are cut in rows: enough workgroups remain for the timing to hold. */
+const LARGEST_OPERAND = 2 ** 27;
+const REPEATS = 3;
+
+/** Chooses tiles by timing. Tiles never change the bits of a result (see `splitsFor`), so neither does tuning. */
+export class Tuner {
+  readonly results: TuningResult[] = [];
+  readonly #chosen = new Map<string, TileName>();
+  #loaded = false;
+  #secondsLeft: number;
+
+  constructor(readonly backend: WebGpuBackend, readonly options: TuningOptions = {}) {
+    this.#secondsLeft = options.seconds ?? 5;
+  }
+
+  /** The tuned tile of a shape's bucket, or the guess. */
+  readonly choose: MatmulChooser = (shape, limits) => {
+    const name = this.#chosen.get(bucketOf(shape));
+    if (!name || tileBytes(TILES[name]) > limits.workgroupBytes) return chooseTile(shape, limits);
+    return { tile: TILES[name], splits: splitsFor(shape) };
+  };
+
+  /** Tunes the products of `program` that are not known yet, most arithmetic first, until the time is used up. */
+  async prepare(program: Program): Promise<void> {
+    if (!this.#loaded) await this.#load();
+    const before = this.#chosen.size;
+    for (const shape of importantShapes(program)) {
+      if (this.#secondsLeft <= 0) break;
+      if (this.#chosen.has(bucketOf(shape))) continue;
+      const start = performance.now();
+      const result = await compareTiles(this.backend, shape, this.options.tiles ?? candidates(this.backend.limits));
+      this.#secondsLeft -= (performance.now() - start) / 1000;
+      this.results.push(result);
+      this.#chosen.set(bucketOf(shape), result.chosen);
+    }
+    if (this.#chosen.size > before) await this.options.cache?.save(this.#text());
+  }
+
+  #text(): string {
+    const { description: adapter } = this.backend;
+    return JSON.stringify({ version: CACHE_VERSION, adapter, tiles: Object.fromEntries(this.#chosen) }, null, 1);
+  }
+
+  async #load(): Promise<void> {
+    this.#loaded = true;
+    const text = await this.options.cache?.load();
+    if (!text) return;
+    try {
+      const { version, adapter, tiles } = JSON.parse(text);
+      if (version !== CACHE_VERSION || adapter !== this.backend.description) return;
+      for (const [bucket, name] of Object.entries(tiles)) {
+        if (name as string in TILES) this.#chosen.set(bucket, name as TileName);
+      }
+    } catch { /* A damaged cache is as good as none: it is measured again and overwritten. */ }
+  }
+}
+
+/** Shapes that share a choice: same operands, same n and k, m within a factor of √2. */
+function bucketOf({ m, n, k, transA, transB }: MatmulShape): string {
+  const about = Math.round(2 * Math.log2(m));
+  // A transposed A is a weight's gradient: there k is the number of rows of a batch.
+  const [rows, inner] = transA ? [m, `~${Math.round(2 * Math.log2(k))}`] : [`~${about}`, k];
+  return `${transA ? "T" : "N"}${transB ? "T" : "N"} ${rows}×${n}×${inner}`;
+}
+
+function importantShapes(program: Program): MatmulShape[] {
+  const work = new Map<string, { shape: MatmulShape; flops: number }>();
+  let all = 0;
+  for (const op of program.ops) {
+    if (op.kind !== "matmul") continue;
+    const shape = { ...matmulExtents(op), transA: op.attrs.transA, transB: op.attrs.transB };
+    const flops = 2 * shape.m * shape.n * shape.k;
+    const entry = work.get(bucketOf(shape)) ?? { shape, flops: 0 };
+    entry.flops += flops;
+    all += flops;
+    work.set(bucketOf(shape), entry);
+  }
+  const sorted = [...work.values()].sort((a, b) => b.flops - a.flops);
+  let sum = 0;
+  return sorted.filter(({ flops }) => {
+    const wanted = sum < SHARE * all;
+    sum += flops;
+    return wanted;
+  }).map(({ shape }) => shape);
+}
+
+function candidates({ workgroupBytes }: LoweringLimits): TileName[] {
+  return (Object.keys(TILES) as TileName[]).filter((name) => tileBytes(TILES[name]) <= workgroupBytes);
+}
+
+/** Times each tile on one shape. A tile whose results are off anywhere looked at may not win. */
+export async function compareTiles(
+  backend: WebGpuBackend,
+  shape: MatmulShape,
+  tiles: readonly TileName[],
+): Promise<TuningResult> {
+  const { n, k, transA, transB } = shape;
+  const m = transA ? shape.m : Math.min(shape.m, Math.max(1, Math.floor(LARGEST_OPERAND / 4 / Math.max(n, k))));
+  const a = tensor("tuning a", transA ? [k, m] : [m, k], "input"),
+    b = tensor("tuning b", transB ? [n, k] : [k, n], "input");
+  const c = tensor("tuning c", [m, n], "output");
+  fill(backend, a, 1);
+  fill(backend, b, 2);
+  const micros: Partial<Record<TileName, number>> = {};
+  const wrong: TileName[] = [];
+  for (const name of tiles) {
+    const program = new Program(`tuning ${name}`);
+    matmul(program, a, b, { transA, transB, into: c });
+    const splits = splitsFor(shape);
+    const executable = await backend.compileWith(program, () => ({ tile: TILES[name], splits }));
+    await executable.run();
+    if (await agrees(backend, { ...shape, m }, c)) micros[name] = await timeOf(backend, executable);
+    else wrong.push(name);
+    executable.dispose();
+  }
+  backend.free(a, b, c);
+  const ranked = (Object.entries(micros) as [TileName, number][]).sort(([, x], [, y]) => x - y);
+  if (ranked.length === 0) {
+    throw new Error(
+      `webgpu: every tile of a ${m}×${n}×${k} product is wrong on ${backend.description}: update the driver, or use the SIMD backend`,
+    );
+  }
+  return { shape, chosen: ranked[0][0], micros, wrong };
+}
+
+/** Values repeat after this many elements, so that filling a large operand is a series of copies. */
+const PERIOD = 2 ** 20 - 3;
+
+/** The element at index i of an operand: pseudo-random in (−1, 1), the same on every machine. */
+function valueAt(i: number, seed: number): number {
+  const x = Math.imul((i % PERIOD) + 1, 2654435761 * seed | 1);
+  return ((Math.imul(x ^ (x >>> 15), 2246822519) >>> 8) / 2 ** 23) - 1;
+}
+
+function fill(backend: WebGpuBackend, t: Tensor, seed: number): void {
+  const block = Float32Array.from({ length: Math.min(PERIOD, size(t)) }, (_, i) => valueAt(i, seed));
+  for (let at = 0; at < size(t); at += PERIOD) backend.write(t, block.subarray(0, Math.min(PERIOD, size(t) - at)), at);
+}
+
+/** Elements compared in each place that is looked at. */
+const SAMPLE = 8;
+
+/** Compares parts of c, spread over rows and columns, its corners among them, with float64 sums. */
+async function agrees(backend: WebGpuBackend, { m, n, k, transA, transB }: MatmulShape, c: Tensor): Promise<boolean> {
+  const last = Math.max(0, m * n - SAMPLE);
+  const tolerance = 8 * Math.sqrt(k) * 2 ** -23; // of sums of k products below 1, each rounded
+  for (let place = 0; place <= 6; place++) {
+    // Views start at multiples of 64 elements.
+    const start = Math.floor(last * place / 6 / 64) * 64,
+      length = Math.min(place === 6 ? 64 + SAMPLE : SAMPLE, m * n - start);
+    const got = await backend.read(view(c, "sample", [length], start));
+    for (let i = 0; i < length; i++) {
+      const row = Math.floor((start + i) / n), column = (start + i) % n;
+      let sum = 0;
+      for (let l = 0; l < k; l++) {
+        sum += valueAt(transA ? l * m + row : row * k + l, 1) * valueAt(transB ? column * k + l : l * n + column, 2);
+      }
+      if (!(Math.abs(got[i] - sum) <= tolerance)) return false;
+    }
+  }
+  return true;
+}
+
+/** Microseconds of one run: the device's clock where it has one, else the host's over enough runs to see. */
+async function timeOf(
+  backend: WebGpuBackend,
+  executable: Awaited<ReturnType<WebGpuBackend["compileWith"]>>,
+): Promise<number> {
+  let best = Infinity;
+  for (let i = 0; i < REPEATS; i++) {
+    if (executable.profile) {
+      best = Math.min(best, (await executable.profile())[0]);
+      continue;
+    }
+    await backend.finish();
+    const start = performance.now();
+    let runs = 0;
+    do {
+      for (let j = 0; j < 8; j++) void executable.run();
+      runs += 8;
+      await backend.finish();
+    } while (performance.now() - start < 60); // a wait is only good to 10 ms
+    best = Math.min(best, 1000 * (performance.now() - start) / runs);
+  }
+  return best;
+}
