@@ -1,0 +1,82 @@
+// The shape of the house: who may import whom, and what the platform's rules forbid.
+import { assert, assertEquals } from "./assert.ts";
+
+const root = new URL("../", import.meta.url);
+
+/** Folders a folder may import besides itself. */
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  models: [],
+  gpu: ["models"],
+  wasm: ["models"],
+  dino: ["models"],
+  cli: ["models", "gpu", "wasm", "dino", "mod.ts", "deno.json"],
+  "mod.ts": ["models", "gpu", "wasm", "dino"],
+};
+
+interface ModuleInfo {
+  specifier: string;
+  dependencies?: { specifier: string; code?: { specifier?: string }; type?: { specifier?: string } }[];
+}
+
+/** The module graph below one entry point. */
+async function graphOf(entry: string): Promise<ModuleInfo[]> {
+  const { stdout, success } = await new Deno.Command(Deno.execPath(), {
+    args: ["info", "--json", entry],
+    cwd: root,
+    stderr: "null",
+  }).output();
+  assert(success, `deno info ${entry} failed`);
+  return JSON.parse(new TextDecoder().decode(stdout)).modules;
+}
+
+/** The top-level folder or file of a local module; undefined for packages and text. */
+function floorOf(specifier: string): string | undefined {
+  return specifier.startsWith(root.href) ? specifier.slice(root.href.length).split("/")[0] : undefined;
+}
+
+const modules = (await Promise.all(["mod.ts", "cli/main.ts", "cli/train.ts", "cli/decoder.ts"].map(graphOf))).flat();
+
+Deno.test("layout: imports go down the house only", () => {
+  const wrong = new Set<string>();
+  let arrows = 0;
+  for (const module of modules) {
+    const from = floorOf(module.specifier);
+    if (!from) continue;
+    for (const dependency of module.dependencies ?? []) {
+      const target = dependency.code?.specifier ?? dependency.type?.specifier;
+      const to = target && floorOf(target);
+      if (!to || to === from) continue;
+      arrows++;
+      assert(from in MAY_IMPORT, `${from} is not a floor of the house`);
+      if (!MAY_IMPORT[from].includes(to)) {
+        wrong.add(`${module.specifier.slice(root.href.length)} imports ${dependency.specifier}`);
+      }
+    }
+  }
+  assert(arrows > 50, `only ${arrows} imports between floors were seen: the graph was not read`);
+  assertEquals([...wrong], []);
+});
+
+Deno.test("layout: no bare specifier and no loose version in what people run or import", () => {
+  const wrong = new Set<string>();
+  for (const module of modules) {
+    if (!floorOf(module.specifier)) continue;
+    for (const { specifier } of module.dependencies ?? []) {
+      const pinned = /^npm:(@[^/]+\/)?[^@/]+@\d+\.\d+\.\d+/.test(specifier);
+      if (!/^(\.{1,2}\/|node:)/.test(specifier) && !pinned) wrong.add(`${module.specifier}: ${specifier}`);
+    }
+  }
+  assertEquals([...wrong], []);
+});
+
+Deno.test("layout: the top level holds the agreed names only", () => {
+  const agreed = new Set(
+    "cli dino gpu models tests wasm mod.ts deno.json deno.lock README.md LICENSE CHANGELOG.md CONTRIBUTING.md .ci .github .gitignore .git"
+      .split(" "),
+  );
+  const ignored = new Set(["runs", "dist", "coverage", ".cache", "node_modules", ".venv"]);
+  const extra = [...Deno.readDirSync(root)].map((entry) => entry.name).filter((name) =>
+    !agreed.has(name) && !ignored.has(name)
+  );
+  assertEquals(extra, []);
+});
