@@ -16,8 +16,11 @@ async function comparableLog(out: string): Promise<string[]> {
 }
 
 function train(args: readonly string[]): Deno.ChildProcess {
-  const command = { args: ["run", "-A", TRAIN, ...args, ...Deno.args], stdin: "null", stdout: "inherit" } as const;
-  return new Deno.Command(Deno.execPath(), command).spawn();
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", TRAIN, ...args, ...Deno.args],
+    stdin: "null",
+    stdout: "inherit",
+  }).spawn();
 }
 
 const folder = await Deno.makeTempDir({ prefix: "denodino-soak-" });

@@ -1,0 +1,58 @@
+// Progress: a bar that fits, plain lines, JSON lines, silence.
+
+import { fitBar, Progress, type ShownEvent } from "../../cli/progress.ts";
+import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
+
+const STEP: ShownEvent = {
+  type: "step",
+  step: 5,
+  epoch: 0,
+  loss: 5.5,
+  entropy: 5,
+  kl: 0.5,
+  lr: 1e-3,
+  weightDecay: 0.04,
+  momentum: 0.99,
+  teacherTemp: 0.04,
+  imagesPerSecond: 123.4,
+  secondsLeft: 61,
+};
+const SKIPPED: ShownEvent = { type: "skipped", id: "a.jpg", reason: "empty" };
+
+function shown(options: { json?: boolean; quiet?: boolean; terminal?: boolean }, events: ShownEvent[]) {
+  const written = { out: "", err: "" };
+  const progress = new Progress({
+    json: false,
+    quiet: false,
+    terminal: false,
+    ...options,
+    write: (text, to) => written[to] += text,
+  });
+  for (const event of events) progress.show(event);
+  progress.result("done");
+  return written;
+}
+
+Deno.test("progress: a line tells rate, loss, entropy, KL, learning rate and time left", () => {
+  const { out, err } = shown({}, [STEP, STEP, SKIPPED]);
+  for (const part of ["123 img/s", "loss 5.500", "H 5.000", "KL 0.500", "1.00e-3", "1m 1s left"]) {
+    assertStringIncludes(out, part);
+  }
+  assertEquals(out.split("\n").length, 3, "one line in ten seconds, and the result");
+  assertStringIncludes(err, "a.jpg: empty");
+});
+
+Deno.test("progress: on a terminal the bar is rewritten in place", () => {
+  const { out } = shown({ terminal: true }, [STEP, STEP]);
+  assertStringIncludes(out, "\r\x1b[2K");
+  for (const width of [10, 40, 80, 200]) {
+    for (const fraction of [0, 0.5, 1]) assert(fitBar("x".repeat(60), fraction, width).length <= width);
+  }
+});
+
+Deno.test("progress: JSON lines carry every event, quiet only warnings and the result", () => {
+  const json = shown({ json: true }, [STEP, SKIPPED]).out.trim().split("\n").map((line) => JSON.parse(line));
+  assertEquals(json.map(({ type }) => type), ["step", "skipped"]);
+  const quiet = shown({ quiet: true }, [STEP, { type: "notice", message: "x" }, SKIPPED]);
+  assertEquals([quiet.out, quiet.err], ["done\n", "skipped a.jpg: empty\n"]);
+});
