@@ -12,7 +12,7 @@ import {
   type TensorToWrite,
   writeSafetensors,
 } from "../models/weights/safetensors.ts";
-import type { Config } from "./config.ts";
+import type { FittedConfig } from "./config_check.ts";
 import type { KnnRow } from "./events.ts";
 import type { SavedSums } from "./metrics.ts";
 import { RUN_FORMAT } from "./run_folder.ts";
@@ -27,7 +27,7 @@ export type CheckpointTensors = ReadonlyMap<string, Tensor>;
 /** What a run remembers besides tensors. */
 export interface TrainingState {
   readonly format: number;
-  readonly config: Config;
+  readonly config: FittedConfig;
   readonly data: { readonly name: string; readonly images: number; readonly fingerprint: string };
   /** What the backend's sums depend on: device, threads, mode and tuned choices. */
   readonly backend: string;
@@ -44,7 +44,8 @@ export interface TrainingState {
   readonly logBytes: number;
 }
 
-const STATE_KEY = "denodino.state";
+/** Metadata key of what a checkpoint remembers besides tensors. */
+export const STATE_KEY = "denodino.state";
 
 /** Bytes of the checkpoint, but for the state's few kilobytes. */
 export function checkpointSize(tensors: CheckpointTensors): number {

@@ -83,10 +83,11 @@ export const optimizationFields = {
     min: 0,
   }),
   lrBatch: integer(256, "batch size that --lr is stated for", { ...count, unit: "images" }),
-  warmupEpochs: integer(10, "epochs of linear warm-up of the learning rate, from exactly 0", {
-    min: 0,
-    unit: "epochs",
-  }),
+  warmupEpochs: integer(
+    null,
+    "epochs of linear warm-up of the learning rate, from exactly 0; auto: 10, or a tenth of runs up to 10 epochs",
+    { min: 0, unit: "epochs" },
+  ),
   minLr: number(1e-6, "learning rate at the end; not scaled with the batch", { min: 0 }),
   weightDecay: number(0.04, "weight decay at the start", { min: 0 }),
   weightDecayEnd: number(0.4, "weight decay at the end of its cosine", { min: 0 }),

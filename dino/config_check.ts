@@ -70,14 +70,19 @@ export interface ImageFacts {
   readonly shorterSide: number;
 }
 
-/** A configuration whose crops have a size: nothing about the network or the views is left to fit. */
-export type FittedConfig = Config & { readonly globalCropSize: number; readonly localCropSize: number };
+/** A configuration in which nothing about the network, the views or the schedules is left to fit. */
+export type FittedConfig = Config & {
+  readonly globalCropSize: number;
+  readonly localCropSize: number;
+  readonly warmupEpochs: number;
+};
 
 const REFERENCE_GLOBAL = 224;
 const REFERENCE_LOCAL = 96;
 
 /**
- * Chooses what was left to fit to the images: 224 and 96 pixels, or less where images are smaller.
+ * Chooses what was left to fit: crops of 224 and 96 pixels, or less where images are smaller; a warm-up of 10 epochs,
+ * or less where there are no more than 10.
  *
  * @param notices receives a sentence for every choice that departs from the defaults
  */
@@ -103,7 +108,19 @@ export function fitConfig(config: Config, facts: ImageFacts, notices: string[] =
   if (config.scaleBlur && globalCropSize !== REFERENCE_GLOBAL) {
     notices.push(`blur sigma scaled by ${(globalCropSize / REFERENCE_GLOBAL).toPrecision(2)} with the global crop`);
   }
-  return { ...config, globalCropSize, localCropSize };
+  return {
+    ...config,
+    globalCropSize,
+    localCropSize,
+    warmupEpochs: config.warmupEpochs ?? fittingWarmup(config.epochs),
+  };
+}
+
+const REFERENCE_WARMUP = 10;
+
+function fittingWarmup(epochs: number): number {
+  if (epochs > REFERENCE_WARMUP) return REFERENCE_WARMUP;
+  return epochs > 1 ? Math.max(1, Math.round(epochs / 10)) : 0;
 }
 
 /**

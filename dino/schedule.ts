@@ -60,23 +60,24 @@ export interface ScheduledValues {
 }
 
 /** The part of a configuration that schedules depend on. */
-export type ScheduleConfig = Pick<
-  Config,
-  | "lr"
-  | "lrBatch"
-  | "batchSize"
-  | "minLr"
-  | "warmupEpochs"
-  | "epochs"
-  | "weightDecay"
-  | "weightDecayEnd"
-  | "momentumTeacher"
-  | "momentumTeacherEnd"
-  | "warmupTeacherTemp"
-  | "teacherTemp"
-  | "warmupTeacherTempEpochs"
-  | "freezeLastLayer"
->;
+export type ScheduleConfig =
+  & Pick<
+    Config,
+    | "lr"
+    | "lrBatch"
+    | "batchSize"
+    | "minLr"
+    | "epochs"
+    | "weightDecay"
+    | "weightDecayEnd"
+    | "momentumTeacher"
+    | "momentumTeacherEnd"
+    | "warmupTeacherTemp"
+    | "teacherTemp"
+    | "warmupTeacherTempEpochs"
+    | "freezeLastLayer"
+  >
+  & { readonly warmupEpochs: number };
 
 /**
  * Every scheduled value of one update.

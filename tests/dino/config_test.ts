@@ -124,6 +124,12 @@ Deno.test("config: crops are the reference's for large images and fitted to smal
   assertEquals(sizes({ patchSize: 4, globalCropSize: 64 }, 32), [64, 28]);
 });
 
+Deno.test("config: the warm-up is the reference's, or fits a run that is hardly longer", () => {
+  const warmup = (changes: Partial<Config>) => fitConfig({ ...defaultConfig(), ...changes }, facts).warmupEpochs;
+  assertEquals([100, 11, 10, 4, 2, 1].map((epochs) => warmup({ epochs })), [10, 10, 1, 1, 1, 0]);
+  assertEquals(warmup({ epochs: 4, warmupEpochs: 0 }), 0);
+});
+
 Deno.test("config: every preset is valid for its images, and an unknown one names the nearest", () => {
   for (const name of Object.keys(presets)) {
     const images = { images: 4000, shorterSide: name.startsWith("vit-") ? 400 : 32 };

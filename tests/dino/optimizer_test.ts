@@ -7,7 +7,7 @@ import { networkShapes } from "../../models/dino_network.ts";
 import { GROUP, GROUP_COLUMNS } from "../../models/graph/ops/optimizer.ts";
 import { assertAlmostEquals, assertEquals, assertThrows } from "../assert.ts";
 
-const fitted = { ...defaultConfig(), globalCropSize: 224, localCropSize: 96 };
+const fitted = { ...defaultConfig(), globalCropSize: 224, localCropSize: 96, warmupEpochs: 10 };
 
 Deno.test("optimizer: a ViT-S has the reference's 55 decayed and 102 other tensors, 56 with a trainable gain", () => {
   const count = (normLastLayer: boolean) => {
