@@ -17,8 +17,11 @@ export type Metric = (typeof METRICS)[number];
 
 /** The tensors of a run. Arenas of one layout hold, member by member, the same parameter. */
 export class DinoState {
+  /** Weights that gradients train. */
   readonly student: Arena;
+  /** Their moving average. */
   readonly teacher: Arena;
+  /** Gradients of the student's weights. */
   readonly gradients: Arena;
   /** AdamW's first moment, or the momentum buffer of SGD and LARS. */
   readonly first: Arena;
@@ -26,6 +29,7 @@ export class DinoState {
   readonly second?: Arena;
   /** Running statistics of batch norms; empty without them. */
   readonly studentBuffers: Arena;
+  /** The teacher's. */
   readonly teacherBuffers: Arena;
   /** [K], subtracted from the teacher's logits. */
   readonly center: Tensor;
@@ -44,6 +48,7 @@ export class DinoState {
   /** Metrics of the last {@link RING_ROWS} updates. */
   readonly ring: Tensor;
 
+  /** Names all tensors of a run; the optimizer decides which moments there are. */
   constructor(readonly network: NetworkConfig, readonly method: "adamw" | "sgd" | "lars" = "adamw") {
     const segments = layoutSegments(networkShapes(network));
     const buffers = layoutSegments(networkBufferShapes(network));

@@ -4,7 +4,7 @@ import { Program } from "../models/graph/program.ts";
 import { emitColumnSum, emitSum } from "../models/graph/ops/elementwise.ts";
 import { centeredSoftmax, dinoLoss, lossTerms } from "../models/graph/ops/dino_loss.ts";
 import { gradientNorms, optimizerUpdate } from "../models/graph/ops/optimizer.ts";
-import { type PatchGroup, multiCrop } from "../models/dino_network.ts";
+import { multiCrop, type PatchGroup } from "../models/dino_network.ts";
 import type { DinoState } from "./state.ts";
 
 /** What is fixed for the whole run. */
@@ -17,12 +17,19 @@ export interface StepConfig {
   readonly globals: number;
   /** Views the student sees, globals included. */
   readonly views: number;
+  /** Temperature of the student's softmax. */
   readonly studentTemp: number;
+  /** Momentum of the center. */
   readonly centerMomentum: number;
+  /** AdamW's first-moment decay, 0.9. */
   readonly beta1?: number;
+  /** AdamW's second-moment decay, 0.999. */
   readonly beta2?: number;
+  /** AdamW's epsilon, 1e-8. */
   readonly eps?: number;
+  /** Momentum of SGD and LARS, 0.9. */
   readonly momentum?: number;
+  /** Trust coefficient of LARS, 0.001. */
   readonly eta?: number;
 }
 

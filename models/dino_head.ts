@@ -9,13 +9,17 @@ import type { Parameters } from "./vit.ts";
 
 /** Extents and options of the head. */
 export interface HeadConfig {
+  /** Width of the features. */
   readonly inDim: number;
   /** K, the number of prototypes. */
   readonly outDim: number;
   /** Linear layers before the bottleneck is normalised, at least 1. */
   readonly layers: number;
+  /** Width between the linear layers. */
   readonly hiddenDim: number;
+  /** Width of the L2-normalised vector. */
   readonly bottleneckDim: number;
+  /** Batch norm after each linear layer but the last. */
   readonly batchNorm: boolean;
   /** Keeps the gains of the last layer at 1. */
   readonly normLastLayer: boolean;

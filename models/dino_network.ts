@@ -7,7 +7,9 @@ import { finalNorm, type Parameters, type PatchBatch, vit, type VitConfig, type 
 
 /** A student or a teacher. */
 export interface NetworkConfig {
+  /** The ViT. */
   readonly backbone: VitConfig;
+  /** The projection head. */
   readonly head: HeadConfig;
 }
 

@@ -11,12 +11,19 @@ import { bicubicAxis } from "./interpolate.ts";
 export interface VitConfig {
   /** Side in pixels of the images whose patch grid the position embedding is made for. */
   readonly imageSize: number;
+  /** Side of a patch in pixels, p. */
   readonly patchSize: number;
+  /** Colour channels, C. */
   readonly inChannels: number;
+  /** Width of a token, D. */
   readonly embedDim: number;
+  /** Blocks. */
   readonly depth: number;
+  /** Attention heads of a block; they divide the width. */
   readonly numHeads: number;
+  /** Hidden width of a block's MLP over D. */
   readonly mlpRatio: number;
+  /** Whether queries, keys and values have biases. */
   readonly qkvBias: boolean;
   /** DINO's ViTs use 1e-6; PyTorch's default is 1e-5. */
   readonly layerNormEps: number;
@@ -85,9 +92,11 @@ export function vitShapes(c: VitConfig): [name: string, shape: number[]][] {
 export interface PatchBatch {
   /** [images·gridH·gridW, C·p·p] */
   readonly patches: Tensor;
+  /** B. */
   readonly images: number;
   /** Pixels, before any ragged edge was dropped. */
   readonly height: number;
+  /** Pixels. */
   readonly width: number;
 }
 
@@ -115,6 +124,7 @@ export interface VitResult {
   readonly blocks: Tensor[];
   /** Position embedding that was added, [tokens, D]. */
   readonly pos: Tensor;
+  /** N, [CLS] included. */
   readonly tokens: number;
 }
 

@@ -9,7 +9,9 @@ export const ARENA_ALIGNMENT = VIEW_ALIGNMENT / 4;
 
 /** A member of an arena: where its elements lie. */
 export interface Segment {
+  /** Such as `backbone.blocks.0.attn.qkv.weight`. */
   readonly name: string;
+  /** Extents of the member. */
   readonly shape: readonly number[];
   /** First element. */
   readonly offset: number;
@@ -37,9 +39,12 @@ export function arenaLength(segments: readonly Segment[]): number {
 
 /** A flat f32 buffer and its members by name. Padding stays zero. */
 export class Arena {
+  /** The whole buffer, [elements with padding]. */
   readonly flat: Tensor;
+  /** Views of the members by name. */
   readonly tensors: ReadonlyMap<string, Tensor>;
 
+  /** Lays the members out as `segments` says; they are called `name.member`. */
   constructor(name: string, readonly segments: readonly Segment[], role: Role = "param") {
     this.flat = tensor(name, [arenaLength(segments)], role);
     this.tensors = new Map(

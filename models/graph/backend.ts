@@ -21,11 +21,13 @@ export interface MemoryUse {
  * Calls take effect in the order they are made: `write`, `run` and `read` need not be awaited for that.
  */
 export interface Backend {
+  /** Which kind of backend it is. */
   readonly name: "wasm" | "webgpu" | "reference";
   /** Device, driver, threads and mode, for people: `"SIMD, 2 threads, turbo"`. */
   readonly description: string;
   /** What a resumed run must find unchanged to repeat its sums bit for bit. */
   readonly fingerprint: string;
+  /** Bytes held at this moment. */
   readonly memory: MemoryUse;
 
   /** Plans memory, builds kernels, allocates. Throws {RangeError} when the device cannot hold it, naming bytes. */
@@ -49,11 +51,14 @@ export interface Backend {
 
 /** A program made ready for one device. */
 export interface Executable {
+  /** What it was compiled from. */
   readonly program: Program;
+  /** Where its activations lie. */
   readonly plan: MemoryPlan;
   /** Runs all operations once, without allocating. Resolves when the caller may write inputs for the next run. */
   run(): Promise<void>;
   /** Microseconds an operation took, in program order, over one run (slower than `run`: it waits after each). */
   profile?(): Promise<Float64Array>;
+  /** Gives back what `compile` took, but for persistent tensors. */
   dispose(): void;
 }

@@ -4,8 +4,10 @@ import type { Op, OpKind } from "./ops/mod.ts";
 
 /** Collects operations. Model code and gradient rules append; backends only read. */
 export class Program {
+  /** Operations in the order they run. */
   readonly ops: Op[] = [];
 
+  /** An empty program; the name is for messages and profiles. */
   constructor(readonly name: string) {}
 
   /** Appends an operation and returns it. */

@@ -8,9 +8,11 @@ import { hostArray, rootOf, size, type Tensor, type TensorData } from "./tensor.
 
 /** Runs every operation by its float64 reference. */
 export class ReferenceBackend implements Backend {
+  /** Always `reference`. */
   readonly name = "reference";
   readonly description = "float64 reference, one thread";
   readonly fingerprint = "reference";
+  /** Not counted. */
   readonly memory: MemoryUse = { persistent: 0, arena: 0, workspace: 0 };
   readonly #buffers = new Map<number, Float64Array>();
 

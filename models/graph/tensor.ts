@@ -18,13 +18,19 @@ export type TensorData = Float32Array | Int32Array | Uint32Array | Uint8Array;
 
 /** A buffer by name and shape. Several operations may write the same tensor; order is program order. */
 export interface Tensor {
+  /** Identity: programs and backends know tensors by it. */
   readonly id: number;
+  /** For people. */
   readonly name: string;
+  /** Extents, row-major; empty for a single value. */
   readonly shape: readonly number[];
+  /** Type of the elements. */
   readonly dtype: DType;
+  /** Who allocates it and for how long. */
   readonly role: Role;
   /** Set for views: this tensor is `base[offset ... offset + size]`, in elements, row-major. */
   readonly base?: Tensor;
+  /** First element of a view inside its base. */
   readonly offset?: number;
   /** Contents of a constant. */
   readonly data?: TensorData;

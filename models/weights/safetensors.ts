@@ -36,11 +36,15 @@ const BYTES: Readonly<Record<SafetensorsDType, number>> = {
 
 /** Where a tensor lies in a file, and what it is. */
 export interface TensorRecord {
+  /** Key in the file. */
   readonly name: string;
+  /** Type of the elements. */
   readonly dtype: SafetensorsDType;
+  /** Extents. */
   readonly shape: readonly number[];
   /** First byte, from the beginning of the file. */
   readonly start: number;
+  /** Bytes of the data. */
   readonly byteLength: number;
 }
 
@@ -48,15 +52,19 @@ export interface TensorRecord {
 export interface ByteSource {
   /** For messages. */
   readonly name: string;
+  /** Bytes of the file. */
   readonly size: number;
   /** Exactly the bytes `start … end`; rejects when it cannot. */
   read(start: number, end: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** Gives the file back. */
   close?(): void;
 }
 
 /** What the header of a file says. */
 export interface SafetensorsHeader {
+  /** By key, in file order. */
   readonly tensors: ReadonlyMap<string, TensorRecord>;
+  /** Free text the writer left. */
   readonly metadata: Readonly<Record<string, string>>;
 }
 
@@ -238,8 +246,11 @@ export async function readFloats(source: ByteSource, record: TensorRecord): Prom
 
 /** A tensor to be written. */
 export interface TensorToWrite {
+  /** Key in the file. */
   readonly name: string;
+  /** Type of the elements. */
   readonly dtype: SafetensorsDType;
+  /** Extents. */
   readonly shape: readonly number[];
   /** Little-endian elements, asked for when their turn comes, so that one tensor at a time is in memory. */
   bytes(): Uint8Array | Promise<Uint8Array>;

@@ -5,8 +5,11 @@ import type { Operation, OpRule } from "./rule.ts";
 
 /** Extents shared by the attention operations. B images, N tokens, H heads, d = D/H. */
 export interface AttentionAttrs {
+  /** B. */
   readonly images: number;
+  /** N, [CLS] included. */
   readonly tokens: number;
+  /** H. */
   readonly heads: number;
   /** The first `queries` tokens of each image ask; all tokens answer. N, or 1 for [CLS] alone. */
   readonly queries: number;

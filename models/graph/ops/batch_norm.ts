@@ -28,9 +28,13 @@ export type BatchNormBackwardOp = Operation<
 
 /** Parameters and buffers of one batch norm, each [C]. */
 export interface BatchNormTensors {
+  /** Gain. */
   weight: Tensor;
+  /** Shift. */
   bias: Tensor;
+  /** Mean that evaluation uses. */
   runningMean: Tensor;
+  /** Variance that evaluation uses. */
   runningVar: Tensor;
 }
 

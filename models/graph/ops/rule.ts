@@ -8,20 +8,27 @@ export type Slots = { readonly [slot: string]: Tensor | undefined };
 
 /** One operation of a program. `attrs` are known when the program is written; nothing in them changes from run to run. */
 export interface Operation<Kind extends string, In extends Slots, Out extends Slots, Attrs extends object> {
+  /** Its name, which backends switch on. */
   readonly kind: Kind;
+  /** Tensors it reads. */
   readonly in: In;
+  /** Tensors it writes. */
   readonly out: Out;
+  /** What is fixed when the program is written. */
   readonly attrs: Attrs;
 }
 
 /** Where a gradient goes: write it, or add to what is there. */
 export interface GradientTarget {
+  /** The buffer of the gradient. */
   readonly tensor: Tensor;
+  /** Whether it holds earlier contributions. */
   readonly accumulate: boolean;
 }
 
 /** What a gradient rule may ask for while it appends the backward operations of one operation. */
 export interface GradientContext {
+  /** The program to append to. */
   readonly program: Program;
   /** The gradient of an output of the operation, complete by now; undefined if nothing depends on it. */
   of(output: Tensor): Tensor | undefined;

@@ -85,8 +85,11 @@ export function assembleTokens(p: Program, patches: Tensor, cls: Tensor, pos: Te
 
 /** Weights of one axis, dense [out, in]. */
 export interface AxisWeights {
+  /** Length of the result. */
   readonly out: number;
+  /** Length of the source. */
   readonly in: number;
+  /** [out, in], row-major. */
   readonly weights: Float64Array;
 }
 
