@@ -100,9 +100,9 @@ Deno.test("weights: a published backbone is found under the usual prefixes, and 
       assert(weights.has("backbone.blocks.1.mlp.fc2.bias"));
     }
     await write("student.backbone.", vitShapes(config));
-    await assertRejects(() => loadWeights(path, "teacher"), SyntaxError, "no cls_token");
+    await assertRejects(() => loadWeights(path, "teacher"), SyntaxError, "holds no teacher, only a student");
     await write("", vitShapes(config).filter(([name]) => name !== "pos_embed"));
-    await assertRejects(() => loadWeights(path), SyntaxError, "backbone.pos_embed is missing");
+    await assertRejects(() => loadWeights(path), SyntaxError, "pos_embed is missing");
     await assertRejects(() => loadWeights(`${path}.not`), RangeError, "no such file");
   } finally {
     await Deno.remove(path);

@@ -1,6 +1,8 @@
 // Kinds checkpoint_pth and checkpoint_hostile: what PyTorch files hold, and which of them must be refused.
 import { NumpyScalar } from "../../../models/weights/plain_globals.ts";
 import { PickleObject, PickleTuple } from "../../../models/weights/pickle.ts";
+import { findNetwork } from "../../../models/weights/network.ts";
+import { compareVit, inferVit } from "../../../models/weights/vit_weights.ts";
 import { openPytorch } from "../../../models/weights/pytorch.ts";
 import { PytorchTensor } from "../../../models/weights/pytorch_tensor.ts";
 import { openFileSource, type SafetensorsDType } from "../../../models/weights/safetensors.ts";
@@ -28,10 +30,37 @@ export async function checkpointPth(golden: GoldenCase) {
     }
     const order = golden.expected.paths.value as string[];
     golden.check("paths", [...file.tensors.keys()].join() === order.join());
+    for (const name of Object.keys(golden.expected).filter((name) => name.startsWith("load"))) {
+      checkLoad(golden, file, name);
+    }
     golden.check("structure", same(structure(file.object), golden.expected.structure.value));
   } finally {
     file.close();
   }
+}
+
+/** Which tensors the reference's loader took, missed and left, once prefixes are gone. */
+function checkLoad(golden: GoldenCase, file: TensorFile, name: string) {
+  const { checkpoint_key, keys_after_prefix_removal, missing_in_file, not_used_by_backbone } = golden.expected[name]
+    // deno-lint-ignore no-explicit-any
+    .value as any;
+  const network = findNetwork(file, checkpoint_key ?? undefined);
+  const { num_heads, ln_eps } = golden.expected.backbone.value as { num_heads: number; ln_eps: number };
+  const { config } = inferVit(network, { numHeads: num_heads, layerNormEps: ln_eps });
+  const report = compareVit(network, config);
+  const text = (names: string[]) =>
+    names.filter((name) => !name.endsWith(".num_batches_tracked")).map((name) => name.replace(/^backbone\./, "")).sort()
+      .join();
+  const heads = [...network.tensors.keys()].filter((name) => name.startsWith("head."));
+  golden.check(`${name} keys`, text([...network.tensors.keys()]) === text(keys_after_prefix_removal));
+  golden.check(`${name} missing`, text([...report.missing]) === text(missing_in_file));
+  golden.check(`${name} not used`, text(heads) === text(not_used_by_backbone));
+  const { img_size, patch_size, in_chans, embed_dim, depth, mlp_ratio, qkv_bias } = golden.expected.backbone
+    // deno-lint-ignore no-explicit-any
+    .value as any;
+  const found = [config.imageSize, config.patchSize, config.inChannels, config.embedDim, config.depth, config.mlpRatio];
+  const wanted = [img_size, patch_size, in_chans, embed_dim, depth, mlp_ratio];
+  golden.check(`${name} architecture`, found.join() === wanted.join() && config.qkvBias === qkv_bias);
 }
 
 const TORCH_NAMES: Readonly<Record<SafetensorsDType, string>> = {
