@@ -5,7 +5,7 @@ import { openWeights } from "../models/weights/open.ts";
 import type { TensorFile } from "../models/weights/tensor_file.ts";
 import { describeReport, type LoadedTensor, readVit, type VitReading } from "../models/weights/vit_weights.ts";
 import type { VitConfig } from "../models/vit.ts";
-import { readTrainingState } from "./checkpoint.ts";
+import { readTrainingState, STATE_KEY } from "./checkpoint.ts";
 import { architectureOf } from "./config_check.ts";
 
 export type { NetworkName };
@@ -42,7 +42,7 @@ export async function loadWeights(path: string, network: NetworkName = "teacher"
 
 /** What only our own checkpoints say: nobody sees heads and epsilon in shapes. */
 export async function ownConfig(file: TensorFile): Promise<VitReading["config"]> {
-  if (file.metadata["denodino.state"] === undefined) return undefined;
+  if (file.metadata[STATE_KEY] === undefined) return undefined;
   const { config } = await readTrainingState(file.name);
   return { numHeads: architectureOf(config).numHeads, layerNormEps: config.layerNormEps };
 }
