@@ -36,8 +36,8 @@ export interface TuningResult {
 const CACHE_VERSION = 1;
 /** Products that together make this share of a program's arithmetic are tuned. */
 const SHARE = 0.97;
-/** Operands larger than this are cut in rows: enough workgroups remain for the timing to hold. */
-const LARGEST_OPERAND = 2 ** 27;
+/** Bytes beyond which an operand is cut along the batch: enough workgroups remain for the timing to hold. */
+const LARGEST_OPERAND = 2 ** 26;
 const REPEATS = 3;
 
 /** Chooses tiles by timing. Tiles never change the bits of a result (see `splitsFor`), so neither does tuning. */
@@ -48,7 +48,7 @@ export class Tuner {
   #secondsLeft: number;
 
   constructor(readonly backend: WebGpuBackend, readonly options: TuningOptions = {}) {
-    this.#secondsLeft = options.seconds ?? 5;
+    this.#secondsLeft = options.seconds ?? 8;
   }
 
   /** The tuned tile of a shape's bucket, or the guess. */
@@ -132,8 +132,7 @@ export async function compareTiles(
   shape: MatmulShape,
   tiles: readonly TileName[],
 ): Promise<TuningResult> {
-  const { n, k, transA, transB } = shape;
-  const m = transA ? shape.m : Math.min(shape.m, Math.max(1, Math.floor(LARGEST_OPERAND / 4 / Math.max(n, k))));
+  const { m, n, k, transA, transB } = cutToBudget(shape);
   const a = tensor("tuning a", transA ? [k, m] : [m, k], "input"),
     b = tensor("tuning b", transB ? [n, k] : [k, n], "input");
   const c = tensor("tuning c", [m, n], "output");
@@ -144,10 +143,10 @@ export async function compareTiles(
   for (const name of tiles) {
     const program = new Program(`tuning ${name}`);
     matmul(program, a, b, { transA, transB, into: c });
-    const splits = splitsFor(shape);
+    const splits = splitsFor({ m, n, k, transA, transB });
     const executable = await backend.compileWith(program, () => ({ tile: TILES[name], splits }));
     await executable.run();
-    if (await agrees(backend, { ...shape, m }, c)) micros[name] = await timeOf(backend, executable);
+    if (await agrees(backend, { m, n, k, transA, transB }, c)) micros[name] = await timeOf(backend, executable);
     else wrong.push(name);
     executable.dispose();
   }
@@ -159,6 +158,14 @@ export async function compareTiles(
     );
   }
   return { shape, chosen: ranked[0][0], micros, wrong };
+}
+
+function cutToBudget(shape: MatmulShape): MatmulShape {
+  const { m, n, k, transA } = shape;
+  const rows = (width: number) => Math.max(1, Math.floor(LARGEST_OPERAND / 4 / width));
+  return transA
+    ? { ...shape, k: Math.min(k, rows(Math.max(m, n))) }
+    : { ...shape, m: Math.min(m, rows(Math.max(n, k))) };
 }
 
 /** Values repeat after this many elements, so that filling a large operand is a series of copies. */

@@ -14,6 +14,7 @@ import {
   rowPitch,
   stage,
   storeFour,
+  tileType,
   weighRows,
 } from "./attention_tiles.ts";
 
@@ -50,11 +51,11 @@ struct Params { images: u32, tokens: u32, heads: u32, queries: u32, tiles: u32, 
 @group(0) @binding(4) var<storage, read_write> delta: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dqkv: array<V>;
 
-var<workgroup> queryTile: array<vec4f, ${8 * rq * pitch}>;
-var<workgroup> dyTile: array<vec4f, ${8 * rq * pitch}>;
-var<workgroup> keyTile: array<vec4f, ${8 * rk * pitch}>;
-var<workgroup> valueTile: array<vec4f, ${8 * rk * pitch}>;
-var<workgroup> probs: array<vec4f, ${probsRows * probsPitch(probsColumns)}>;
+var<workgroup> queryTile: ${tileType(8 * rq, pitch)};
+var<workgroup> dyTile: ${tileType(8 * rq, pitch)};
+var<workgroup> keyTile: ${tileType(8 * rk, pitch)};
+var<workgroup> valueTile: ${tileType(8 * rk, pitch)};
+var<workgroup> probs: ${tileType(probsRows, probsPitch(probsColumns))};
 
 ${loadFour("qkv", width)}
 ${loadFour("dy", width)}
@@ -132,7 +133,7 @@ ${
       `  let beyond${j} = firstKey + tx + ${8 * j}u >= p.tokens;\n` +
       rows.map((i) =>
         `  let p${i}_${j} = select(exponential1(s${i}_${j} * p.scale - lse${i}), 0.0, beyond${j});\n  ` +
-        putProbability(i, j, bk, `p${i}_${j} * (d${i}_${j} - delta${i}) * p.scale`)
+        putProbability(i, j, `p${i}_${j} * (d${i}_${j} - delta${i}) * p.scale`)
       ).join("\n")
     ).join("\n")
   }
@@ -180,7 +181,7 @@ ${
 ${
         rows.map((i) =>
           `  let p${i}_${j} = select(exponential1(s${i}_${j} * p.scale - lse${j}), 0.0, query${j} >= p.queries);
-  ${putProbability(i, j, bq, `p${i}_${j}`)}`
+  ${putProbability(i, j, `p${i}_${j}`)}`
         ).join("\n")
       }`
     ).join("\n")
@@ -190,7 +191,7 @@ ${weighRows("probs", "dyTile", "dv", rk, bq, width)}
   workgroupBarrier();
 ${
     rows.flatMap((i) =>
-      queries.map((j) => "  " + putProbability(i, j, bq, `p${i}_${j} * (d${i}_${j} - delta${j}) * p.scale`))
+      queries.map((j) => "  " + putProbability(i, j, `p${i}_${j} * (d${i}_${j} - delta${j}) * p.scale`))
     ).join("\n")
   }
   workgroupBarrier();

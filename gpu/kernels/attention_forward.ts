@@ -14,6 +14,7 @@ import {
   rowPitch,
   stage,
   storeFour,
+  tileType,
   weighRows,
 } from "./attention_tiles.ts";
 
@@ -43,9 +44,9 @@ struct Params { images: u32, tokens: u32, heads: u32, queries: u32, tiles: u32, 
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
 @group(0) @binding(3) var<storage, read_write> lse: array<f32>;
 
-var<workgroup> queryTile: array<vec4f, ${bq * pitch}>;
-var<workgroup> keyTile: array<vec4f, ${bk * pitch}>; // keys, then values
-var<workgroup> probs: array<vec4f, ${bq * probsPitch(bk)}>;
+var<workgroup> queryTile: ${tileType(bq, pitch)};
+var<workgroup> keyTile: ${tileType(bk, pitch)}; // keys, then values
+var<workgroup> probs: ${tileType(bq, probsPitch(bk))};
 var<workgroup> meeting: array<vec4f, ${2 * bq}>; // eight numbers a row
 
 ${loadFour("qkv", width)}
@@ -105,7 +106,7 @@ ${
     rows.flatMap((i) =>
       keys.map((j) =>
         `  s${i}_${j} = exponential1(s${i}_${j} - most${i});\n  mass${i} += s${i}_${j};\n  ` +
-        putProbability(i, j, bk, `s${i}_${j}`)
+        putProbability(i, j, `s${i}_${j}`)
       )
     ).join("\n")
   }

@@ -24,6 +24,11 @@ export function columnGroups(width: number): number {
   return Math.ceil(width / 32);
 }
 
+/** A staged tile as a WGSL type: an array of rows, so that an index is clamped once for a whole loop. */
+export function tileType(rows: number, pitch: number): string {
+  return `array<array<vec4f, ${pitch}>, ${rows}>`;
+}
+
 /** vec4s from one staged row to the next; one more than the row holds, so that eight rows lie in different banks. */
 export function rowPitch(width: number): number {
   return 8 * columnGroups(width) + 1;
@@ -125,7 +130,7 @@ export function stage(
     if (${first} + r < ${limit} && column < ${width}u) {
       value = load_${name}(${base} + (${first} + r) * ${pitch} + column, ${width}u - column);
     }
-    ${target}[r * ${rowPitch(width)}u + i % ${perRow}u] = value;
+    ${target}[r][i % ${perRow}u] = value;
   }`;
 }
 
@@ -138,15 +143,14 @@ export function multiplyRows(
   columns: number,
   width: number,
 ): string {
-  const pitch = rowPitch(width);
   const terms = range(rows).flatMap((i) =>
     range(columns).map((j) =>
       `    ${s}${i}_${j} = fma(l${i}.w, r${j}.w, fma(l${i}.z, r${j}.z, fma(l${i}.y, r${j}.y, fma(l${i}.x, r${j}.x, ${s}${i}_${j}))));`
     )
   );
   return `  for (var column = 0u; column < ${Math.ceil(width / 4)}u; column++) {
-${range(rows).map((i) => `    let l${i} = ${left}[(ty + ${8 * i}u) * ${pitch}u + column];`).join("\n")}
-${range(columns).map((j) => `    let r${j} = ${right}[(tx + ${8 * j}u) * ${pitch}u + column];`).join("\n")}
+${range(rows).map((i) => `    let l${i} = ${left}[ty + ${8 * i}u][column];`).join("\n")}
+${range(columns).map((j) => `    let r${j} = ${right}[tx + ${8 * j}u][column];`).join("\n")}
 ${terms.join("\n")}
   }`;
 }
@@ -160,12 +164,10 @@ export function weighRows(
   inner: number,
   width: number,
 ): string {
-  const pitch = rowPitch(width), groups = range(columnGroups(width));
+  const groups = range(columnGroups(width));
   const fetch = [
-    ...range(rows).map((i) => `    let w${i} = ${weights}[(ty + ${8 * i}u) * ${probsPitch(inner)}u + quad];`),
-    ...range(4).flatMap((t) =>
-      groups.map((n) => `    let m${t}_${n} = ${matrix}[(4u * quad + ${t}u) * ${pitch}u + tx + ${8 * n}u];`)
-    ),
+    ...range(rows).map((i) => `    let w${i} = ${weights}[ty + ${8 * i}u][quad];`),
+    ...range(4).flatMap((t) => groups.map((n) => `    let m${t}_${n} = ${matrix}[4u * quad + ${t}u][tx + ${8 * n}u];`)),
   ];
   const terms = range(rows).flatMap((i) =>
     groups.map((n) =>
@@ -179,7 +181,7 @@ ${terms.join("\n")}
   }`;
 }
 
-/** Statement that puts `value` at row ty + 8i, column tx + 8j of the staged probabilities, `columns` wide. */
-export function putProbability(i: number, j: number, columns: number, value: string): string {
-  return `probs[(ty + ${8 * i}u) * ${probsPitch(columns)}u + ${2 * j}u + tx / 4u][tx % 4u] = ${value};`;
+/** Statement that puts `value` at row ty + 8i, column tx + 8j of the staged probabilities. */
+export function putProbability(i: number, j: number, value: string): string {
+  return `probs[ty + ${8 * i}u][${2 * j}u + tx / 4u][tx % 4u] = ${value};`;
 }

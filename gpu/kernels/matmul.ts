@@ -43,6 +43,7 @@ fn geluDerivative(x: V) -> V { return x; }`;
 /**
  * One workgroup a tile of c: BM×BN, held in registers as TM×TN a thread, in named vec4s since naga clamps every array index.
  * Per step of BK: the next pieces of A and B travel from memory to registers while this step computes from workgroup memory.
+ * Staged tiles are arrays of rows: the row is a constant then, and the clamp of the other index is the same for every k.
  * Rows of a thread are in groups of four, BM/2 apart when there are eight, so that neighbouring threads read neighbouring banks.
  */
 function matmulSource({ tile, transA, transB, vector, split }: MatmulVariant): string {
@@ -52,18 +53,16 @@ function matmulSource({ tile, transA, transB, vector, split }: MatmulVariant): s
   const rowGroups = tm / 4, columnGroups = tn / 4;
   const pitchA = (bm + TILE_PADDING) / 4, pitchB = (bn + TILE_PADDING) / 4;
   const loadsA = bm * bk / 4 / threads, loadsB = bn * bk / 4 / threads;
-  const a = stager("a", transA, bm, bk, pitchA, loadsA, threads);
-  const b = stager("b", !transB, bn, bk, pitchB, loadsB, threads);
+  const a = stager("a", transA, bm, bk, loadsA, threads);
+  const b = stager("b", !transB, bn, bk, loadsB, threads);
   const lines: string[] = [];
   const rows = range(tm), groups = range(columnGroups);
   for (const i of rows) for (const j of groups) lines.push(`  var c${i}_${j} = vec4f();`);
   const accumulators = lines.join("\n");
   const inner = range(bk).map((k) => {
     const fetch = [
-      ...range(rowGroups).map((g) =>
-        `    let a${k}_${g} = stagedA[${k * pitchA + g * (bm / 4 / rowGroups)}u + rowGroup];`
-      ),
-      ...groups.map((g) => `    let b${k}_${g} = stagedB[${k * pitchB + g * (bn / 4 / columnGroups)}u + columnGroup];`),
+      ...range(rowGroups).map((g) => `    let a${k}_${g} = stagedA[${k}][${g * (bm / 4 / rowGroups)}u + rowGroup];`),
+      ...groups.map((g) => `    let b${k}_${g} = stagedB[${k}][${g * (bn / 4 / columnGroups)}u + columnGroup];`),
     ];
     const multiply = rows.flatMap((i) =>
       groups.map((j) =>
@@ -93,8 +92,8 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> rowScale: array<f32>;
 @group(0) @binding(7) var<storage, read_write> pre: array<V>;
 
-var<workgroup> stagedA: array<vec4f, ${bk * pitchA}>;
-var<workgroup> stagedB: array<vec4f, ${bk * pitchB}>;
+var<workgroup> stagedA: array<array<vec4f, ${pitchA}>, ${bk}>;
+var<workgroup> stagedB: array<array<vec4f, ${pitchB}>, ${bk}>;
 
 ${loader("a", vector)}
 ${loader("b", vector)}
@@ -155,7 +154,6 @@ function stager(
   kMajor: boolean,
   extent: number,
   bk: number,
-  pitch: number,
   loads: number,
   threads: number,
 ): { indices: string; load: (declare: string) => string; stage: string } {
@@ -177,9 +175,9 @@ function stager(
     ).join("\n");
   const stage = each.map((i) =>
     kMajor
-      ? `    ${staged}[${operand}Slow${i} * ${pitch}u + ${operand}Fast${i}] = ${operand}Next${i};`
+      ? `    ${staged}[${operand}Slow${i}][${operand}Fast${i}] = ${operand}Next${i};`
       : range(4).map((j) =>
-        `    ${staged}[(4u * ${operand}Fast${i} + ${j}u) * ${pitch}u + ${operand}Slow${i} / 4u][${operand}Slow${i} % 4u] = ${operand}Next${i}.${
+        `    ${staged}[4u * ${operand}Fast${i} + ${j}u][${operand}Slow${i} / 4u][${operand}Slow${i} % 4u] = ${operand}Next${i}.${
           "xyzw"[j]
         };`
       ).join("\n")
