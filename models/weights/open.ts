@@ -43,6 +43,8 @@ async function openPath(path: string): Promise<TensorFile> {
 
 async function openSource(source: ByteSource): Promise<TensorFile> {
   const head = await source.read(0, Math.min(16, source.size));
+  // First safetensors: a length of less than 4 GiB, whose low bytes may look like anything, and the brace of its JSON.
+  if (head[8] === 0x7b && head.subarray(4, 8).every((byte) => byte === 0)) return await openSafetensors(source);
   if (head[0] === 0x50 && head[1] === 0x4b) {
     const members = [...(await readZipDirectory(source)).keys()];
     const npz = members.length > 0 && members.every((path) => path.endsWith(".npy"));
@@ -50,7 +52,6 @@ async function openSource(source: ByteSource): Promise<TensorFile> {
   }
   if (head[0] === 0x93 && head[1] === 0x4e) return await openNpy(source);
   if (head[0] === 0x80) return await openPytorch(source);
-  if (head[8] === 0x7b) return await openSafetensors(source); // the JSON header's brace, behind its length
   if (head[0] === 0x08 && head[1] < 32) return await openOnnx(source); // ir_version, the first field of a model
   throw new SyntaxError(
     `${source.name}: is none of safetensors, PyTorch (.pth), numpy (.npy, .npz) and ONNX by its first bytes`,

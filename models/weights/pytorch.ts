@@ -33,12 +33,6 @@ export async function openPytorch(source: ByteSource): Promise<TensorFile> {
   };
 }
 
-/** Whether the first bytes are those of a PyTorch file, of either layout (a zip archive may be something else). */
-export function looksLikePytorch(head: Uint8Array): boolean {
-  const zip = head[0] === 0x50 && head[1] === 0x4b;
-  return zip || head[0] === 0x80 && head[1] <= 5;
-}
-
 interface PytorchInfo extends TensorInfo {
   readonly tensor: PytorchTensor;
 }

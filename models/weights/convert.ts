@@ -1,0 +1,216 @@
+// From any format to any other: which tensors of a file go out, under which names, in which element type.
+
+import { writeHuggingFace } from "./huggingface_write.ts";
+import { findNetwork, type NetworkTensor, type NetworkTensors } from "./network.ts";
+import { writeNpy, writeNpz } from "./npy.ts";
+import { writeVitOnnx } from "./onnx_write.ts";
+import { type StateDict, writePytorch } from "./pytorch_write.ts";
+import { type SafetensorsDType, type TensorToWrite, writeSafetensors } from "./safetensors.ts";
+import { isFloat, type TensorFile, toFloat32 } from "./tensor_file.ts";
+import type { VitConfig } from "../vit.ts";
+import {
+  compareVit,
+  describeReport,
+  inferVit,
+  resamplePositions,
+  VIT_KEY,
+  type VitReading,
+  type WeightsReport,
+} from "./vit_weights.ts";
+
+/** Formats that can be written. */
+export const WEIGHT_FORMATS = ["safetensors", "pytorch", "huggingface", "onnx", "npz", "npy"] as const;
+
+/** One of {@linkcode WEIGHT_FORMATS}. */
+export type WeightFormat = (typeof WEIGHT_FORMATS)[number];
+
+/** What to write, and how. */
+export interface Conversion extends VitReading {
+  readonly format: WeightFormat;
+  /** Element type of floating-point tensors; ONNX and numpy take float32. Default: float32. */
+  readonly dtype?: "float32" | "float16" | "bfloat16";
+  /** The projection head goes along; names then begin with `backbone.` and `head.`. */
+  readonly head?: boolean;
+  /** Every tensor under its own name, unchanged but for `dtype` (where given): no network is looked for. */
+  readonly all?: boolean;
+  /** Of ONNX: see `OnnxOptions`. */
+  readonly fixedSize?: boolean;
+  readonly attention?: boolean;
+}
+
+/** What was written. */
+export interface ConversionResult {
+  readonly tensors: number;
+  readonly parameters: number;
+  /** What was found to be a Vision Transformer. */
+  readonly vit?: { readonly config: VitConfig; readonly report: WeightsReport };
+}
+
+/**
+ * The format that a path asks for: by its ending; without one, a Hugging Face folder.
+ *
+ * @throws {RangeError} for an ending that is not known
+ */
+export function formatOfPath(path: string): WeightFormat {
+  const name = path.replace(/[/\\]+$/, "").split(/[/\\]/).at(-1)!;
+  const ending = /\.[a-z][a-z0-9]*$/i.exec(name)?.[0].toLowerCase();
+  if (ending === undefined || path.endsWith("/")) return "huggingface";
+  const known: Record<string, WeightFormat> = {
+    ".safetensors": "safetensors",
+    ".pth": "pytorch",
+    ".pt": "pytorch",
+    ".bin": "pytorch",
+    ".onnx": "onnx",
+    ".npz": "npz",
+    ".npy": "npy",
+  };
+  if (!Object.hasOwn(known, ending)) {
+    throw new RangeError(
+      `${path}: ${ending} is no format of weights: use ${Object.keys(known).join(", ")}, or a folder`,
+    );
+  }
+  return known[ending];
+}
+
+const DTYPES: Readonly<Record<NonNullable<Conversion["dtype"]>, SafetensorsDType>> = {
+  float32: "F32",
+  float16: "F16",
+  bfloat16: "BF16",
+};
+
+/**
+ * Writes the network of a file (or all its tensors) in another format, one tensor at a time.
+ *
+ * @throws {SyntaxError} if the file is damaged, or holds no network of the kind the format needs
+ * @throws {TypeError} if the format cannot hold what is asked for
+ */
+export async function convertWeights(
+  file: TensorFile,
+  path: string,
+  conversion: Conversion,
+): Promise<ConversionResult> {
+  const { format, all, head } = conversion;
+  if ((format === "npz" || format === "npy" || format === "onnx") && (conversion.dtype ?? "float32") === "bfloat16") {
+    throw new TypeError(`${format} files are not written as bfloat16: use float32`);
+  }
+  if (all || format === "npy") return await convertAll(file, path, conversion);
+  const network = findNetwork(file, conversion.network);
+  const vit = network.family === "vit" ? describeVit(network, conversion) : undefined;
+  const dtype = DTYPES[conversion.dtype ?? "float32"];
+  const list: TensorToWrite[] = [];
+  for (const [name, tensor] of network.tensors) {
+    const isHead = name.startsWith("head.");
+    if (isHead && !head || vit && !isHead && !vit.report.matched.includes(name)) continue;
+    list.push(await toWrite(head ? name : name.replace(/^backbone\./, ""), tensor, dtype, vit?.positions));
+  }
+  if (head && !list.some(({ name }) => name.startsWith("head."))) {
+    throw new SyntaxError(`${file.name}: has no projection head`);
+  }
+  const metadata = { format: "pt", ...(vit ? { [VIT_KEY]: JSON.stringify(vit.config) } : {}) };
+  await write(path, conversion, list, metadata, vit?.config, file);
+  return {
+    tensors: list.length,
+    parameters: list.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
+    vit,
+  };
+}
+
+async function write(
+  path: string,
+  { format, head, fixedSize, attention, network = "teacher" }: Conversion,
+  list: TensorToWrite[],
+  metadata: Record<string, string>,
+  config: VitConfig | undefined,
+  file: TensorFile,
+): Promise<void> {
+  if (format === "safetensors") return await writeSafetensors(path, list, metadata);
+  if (format === "npz") return await writeNpz(path, list);
+  if (format === "pytorch") {
+    const flat: StateDict = new Map(list.map((tensor) => [tensor.name, tensor]));
+    // The release's evaluations look for a full network under the name of its role.
+    return await writePytorch(path, head ? new Map([[network, flat]]) : flat);
+  }
+  if (head) {
+    throw new TypeError(
+      `${format} has no place for a projection head: leave --head out, or write .pth or .safetensors`,
+    );
+  }
+  if (!config) throw new TypeError(`${file.name}: only a Vision Transformer can be written as ${format}`);
+  if (format === "huggingface") return await writeHuggingFace(path, config, list);
+  await writeVitOnnx(path, config, list, { fixedSize, attention });
+}
+
+interface DescribedVit {
+  readonly config: VitConfig;
+  readonly report: WeightsReport;
+  /** The resampled position embedding, if one is wanted. */
+  readonly positions?: (
+    data: Float32Array<ArrayBuffer>,
+  ) => { shape: readonly number[]; data: Float32Array<ArrayBuffer> };
+}
+
+function describeVit(network: NetworkTensors, { config: given, imageSize }: Conversion): DescribedVit {
+  const { config, notices } = inferVit(network, given);
+  const report = compareVit(network, config, notices);
+  if (report.missing.length > 0 || report.shapeDifferences.length > 0) {
+    throw new SyntaxError(`${network.file.name}: is no complete Vision Transformer: ${describeReport(report)}`);
+  }
+  if (imageSize === undefined || imageSize === config.imageSize) return { config, report };
+  const { shape } = network.tensors.get("backbone.pos_embed")!;
+  const resample = (data: Float32Array<ArrayBuffer>) => resamplePositions(config, { shape, data }, imageSize);
+  const resized = resample(new Float32Array(shape[1] * shape[2]));
+  return { config: resized.config, report, positions: (data) => resample(data).tensor };
+}
+
+async function toWrite(
+  name: string,
+  tensor: NetworkTensor,
+  dtype: SafetensorsDType,
+  positions: DescribedVit["positions"],
+): Promise<TensorToWrite> {
+  if (positions && /(^|\.)pos_embed$/.test(name)) {
+    const { shape, data } = positions(await tensor.read());
+    return { name, dtype, shape, bytes: () => fromFloat32(dtype, data) };
+  }
+  return { name, dtype, shape: tensor.shape, bytes: async () => fromFloat32(dtype, await tensor.read()) };
+}
+
+async function convertAll(file: TensorFile, path: string, conversion: Conversion): Promise<ConversionResult> {
+  const { format } = conversion;
+  const list = [...file.tensors.values()].map((info): TensorToWrite => {
+    const wanted = conversion.dtype
+      ? DTYPES[conversion.dtype]
+      : format.startsWith("np") && info.dtype === "BF16"
+      ? "F32"
+      : undefined;
+    if (!isFloat(info.dtype) || wanted === undefined || wanted === info.dtype) {
+      return { name: info.name, dtype: info.dtype, shape: info.shape, bytes: () => file.read(info) };
+    }
+    const bytes = async () => fromFloat32(wanted, toFloat32(info.dtype, await file.read(info)));
+    return { name: info.name, dtype: wanted, shape: info.shape, bytes };
+  });
+  if (format === "npy") {
+    if (list.length !== 1) throw new TypeError(`${file.name}: has ${list.length} tensors, .npy holds one: use .npz`);
+    await writeNpy(path, list[0]);
+  } else if (format === "huggingface" || format === "onnx") {
+    throw new TypeError(
+      `${format} holds a Vision Transformer only: leave --all out, or write .safetensors, .pth or .npz`,
+    );
+  } else await write(path, { ...conversion, head: false }, list, { format: "pt" }, undefined, file);
+  return {
+    tensors: list.length,
+    parameters: list.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
+  };
+}
+
+/** Bytes of 32-bit floats in another floating-point type, rounded to nearest. */
+function fromFloat32(dtype: SafetensorsDType, data: Float32Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  if (dtype === "F32") return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  if (dtype === "F16") return new Uint8Array(Float16Array.from(data).buffer);
+  const bits = new Uint32Array(data.buffer, data.byteOffset, data.length);
+  const halves = Uint16Array.from(bits, (value) => {
+    if ((value & 0x7fffffff) > 0x7f800000) return value >>> 16 | 0x40; // NaN stays NaN
+    return (value + 0x7fff + (value >>> 16 & 1)) >>> 16; // ties to even
+  });
+  return new Uint8Array(halves.buffer);
+}
