@@ -212,8 +212,18 @@ function checkCrops(config: FittedConfig): void {
   }
 }
 
+/** Patches on a side below which a transformer has little to attend to. */
+const FEW_PATCHES = 4;
+
 function unusual(config: FittedConfig): string[] {
   const notices: string[] = [];
+  const grid = config.globalCropSize / config.patchSize;
+  if (grid < FEW_PATCHES) {
+    notices.push(
+      `a crop of ${config.globalCropSize} pixels has only ${grid}×${grid} patches of ${config.patchSize}: ` +
+        `--patch-size ${Math.max(1, Math.floor(config.globalCropSize / 8))} would show more`,
+    );
+  }
   const peak = config.lr * config.batchSize / config.lrBatch;
   if (config.minLr > peak) {
     notices.push(`--min-lr ${config.minLr} is above the peak of ${peak}: it is not scaled with the batch, --lr is`);
