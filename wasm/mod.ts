@@ -74,6 +74,8 @@ class WasmBackend implements Backend {
   readonly description: string;
   /** Every sum has one order whatever the mode, the tile and the threads; another build may differ. */
   readonly fingerprint = "wasm simd 1";
+  /** Billions of operations a second of all threads on operands in registers and L1: what kernels can be compared with. */
+  readonly peakGflops: number;
   readonly #memory: WebAssembly.Memory;
   readonly #layout: Layout;
   readonly #pool: WorkerPool;
@@ -92,6 +94,7 @@ class WasmBackend implements Backend {
     { mode, gflops }: Calibration,
     tile: TileShape,
   ) {
+    this.peakGflops = gflops * layout.threads;
     this.#memory = memory;
     this.#layout = layout;
     this.#pool = pool;

@@ -1,0 +1,93 @@
+// Matrix products and attention, at the sizes of a transformer.
+
+import { differentiate } from "../../models/graph/autodiff.ts";
+import { attention } from "../../models/graph/ops/attention.ts";
+import { linear, matmul } from "../../models/graph/ops/matmul.ts";
+import { Program } from "../../models/graph/program.ts";
+import { size, type Tensor, tensor } from "../../models/graph/tensor.ts";
+import { VIT_SIZES } from "../../models/vit.ts";
+import { type BenchCase, type BenchOptions, noise, programCase } from "./case.ts";
+
+/** Width and heads of an arch. */
+export function widthOf(arch: string): { embedDim: number; numHeads: number; depth: number } {
+  return VIT_SIZES[arch.replace(/^deit_/, "vit_") as keyof typeof VIT_SIZES];
+}
+
+/** Tokens of a crop: patches and [CLS]. */
+export const tokensOf = (crop: number, patch: number) => Math.floor(crop / patch) ** 2 + 1;
+
+/** Matrix products: cubes, and those of one block of the arch. */
+export async function* gemmCases({ backend, arch, batchSize, patchSize, globalCropSize }: BenchOptions): AsyncGenerator<
+  BenchCase
+> {
+  for (const n of [512, 1024]) {
+    const a = tensor("a", [n, n], "input"), b = tensor("b", [n, n], "input");
+    const p = new Program("gemm");
+    const c = matmul(p, a, b);
+    keep(p, c);
+    backend.write(a, noise(n * n));
+    backend.write(b, noise(n * n, 2));
+    yield* freed(backend, [a, b], programCase(backend, p, { name: "gemm", shape: `[${n}, ${n}]×[${n}, ${n}]` }));
+  }
+  const { embedDim: D } = widthOf(arch);
+  const N = tokensOf(globalCropSize, patchSize), rows = batchSize * N;
+  const layers = [["qkv", D, 3 * D], ["proj", D, D], ["fc1", D, 4 * D], ["fc2", 4 * D, D]] as const;
+  for (const [layer, inputs, outputs] of layers) {
+    const x = tensor("x", [rows, inputs], "input"), w = tensor("w", [outputs, inputs], "param");
+    const bias = tensor("bias", [outputs], "param");
+    const p = new Program("linear");
+    const y = linear(p, x, w, bias, { gelu: layer === "fc1" });
+    keep(p, y);
+    for (const [i, t] of [x, w, bias].entries()) backend.write(t, noise(size(t), i));
+    const shape = `[${batchSize}·${N}, ${inputs}]×[${inputs}, ${outputs}] (${layer} of a ${arch}/${patchSize} block)`;
+    yield* freed(backend, [x, w, bias], programCase(backend, p, { name: "gemm", shape }));
+  }
+}
+
+/** Attention of global and local crops, forward and backward. */
+export async function* attentionCases(options: BenchOptions): AsyncGenerator<BenchCase> {
+  const { backend, arch, batchSize, patchSize, globalCropSize, localCropSize, localCropsNumber } = options;
+  const { embedDim: D, numHeads: heads } = widthOf(arch);
+  const crops = [[globalCropSize, 2], [localCropSize, localCropsNumber]].filter(([, views]) => views > 0);
+  for (const [crop, views] of crops) {
+    const tokens = tokensOf(crop, patchSize), images = batchSize * views;
+    const attrs = { images, tokens, heads, queries: tokens };
+    const qkv = tensor("qkv", [images * tokens, 3 * D], "input");
+    backend.write(qkv, noise(size(qkv)));
+    const shape = `[${images}·${tokens}, 3·${D}], ${heads} heads (${views} crops of ${crop} px)`;
+    const forward = new Program("attention");
+    keep(forward, attention(forward, qkv, attrs));
+    yield* freed(
+      backend,
+      [],
+      programCase(backend, forward, { name: "attention", shape: `forward ${shape}`, images: batchSize }),
+    );
+    const both = new Program("attention and gradient");
+    const dy = tensor("dy", [images * tokens, D], "input"), dqkv = tensor("dqkv", qkv.shape, "output");
+    differentiate(both, { seeds: [[attention(both, qkv, attrs), dy]], wrt: [[qkv, dqkv]] });
+    backend.write(dy, noise(size(dy), 3));
+    yield* freed(
+      backend,
+      [qkv, dy, dqkv],
+      programCase(backend, both, { name: "attention", shape: `forward and backward ${shape}`, images: batchSize }),
+    );
+  }
+}
+
+/** Nobody reads an activation at the end of a program, and what nobody reads is not computed. */
+function keep(p: Program, y: Tensor): void {
+  const last = p.ops.at(-1)!;
+  const out = last.out as Record<string, Tensor | undefined>;
+  for (const [slot, t] of Object.entries(out)) if (t === y) out[slot] = tensor("y", y.shape, "output");
+}
+
+/** Yields a case, then frees what it computed with. */
+async function* freed(backend: BenchOptions["backend"], tensors: Tensor[], making: Promise<BenchCase>) {
+  const made = await making;
+  try {
+    yield made;
+  } finally {
+    made.dispose();
+    backend.free(...tensors);
+  }
+}

@@ -1,0 +1,173 @@
+// Whole passes: an update of DINO, a forward pass, augmentation, and a k-NN search.
+
+import { type Config, defaultConfig } from "../../dino/config.ts";
+import { CropFeed } from "../../dino/crop_feed.ts";
+import { pixelsFromMemory } from "../../dino/data/memory.ts";
+import type { PixelSource } from "../../dino/data/dataset.ts";
+import { deviceSearch } from "../../dino/eval/device_neighbours.ts";
+import { initializeState } from "../../dino/initialize.ts";
+import { OptimizerSteps } from "../../dino/optimizer.ts";
+import { planRun, setUpStep } from "../../dino/run_plan.ts";
+import { scheduledValues } from "../../dino/schedule.ts";
+import type { Executable } from "../../models/graph/backend.ts";
+import { emitCopy } from "../../models/graph/ops/elementwise.ts";
+import { Program } from "../../models/graph/program.ts";
+import { size, type Tensor, tensor } from "../../models/graph/tensor.ts";
+import { networkShapes } from "../../models/dino_network.ts";
+import { finalNorm, vit } from "../../models/vit.ts";
+import { type BenchCase, type BenchOptions, noise, programCase, programFlops } from "./case.ts";
+import { tokensOf } from "./kernels.ts";
+
+function configOf(options: BenchOptions): Config {
+  const { arch, patchSize, batchSize, globalCropSize, localCropSize, localCropsNumber, outDim } = options;
+  return {
+    ...defaultConfig(),
+    ...{ arch: arch as Config["arch"], patchSize, batchSize, globalCropSize, localCropSize, localCropsNumber, outDim },
+    epochs: 100,
+  };
+}
+
+/** Images a little larger than the crop, as many as a batch. */
+function images({ batchSize, globalCropSize }: BenchOptions): PixelSource {
+  const side = Math.round(globalCropSize * 256 / 224);
+  const data = Uint8Array.from(noise(batchSize * side * side * 3), (value) => 128 + 127 * value);
+  return pixelsFromMemory({ name: "noise", height: side, width: side, channels: 3, data });
+}
+
+const cropsOf = ({ globalCropSize, localCropSize, localCropsNumber }: BenchOptions) =>
+  `2×${globalCropSize}${localCropsNumber > 0 ? ` + ${localCropsNumber}×${localCropSize}` : ""}`;
+
+/** One update: crops, both networks, loss, gradients, optimizer, teacher. */
+export async function* stepCases(options: BenchOptions): AsyncGenerator<BenchCase> {
+  const { backend, arch, patchSize, batchSize, outDim } = options;
+  const source = images(options);
+  const plan = planRun(configOf(options), source);
+  const { state, feed, programs } = setUpStep(plan);
+  const executables: Executable[] = [];
+  for (const program of [...programs.parts, ...programs.update ? [programs.update] : []]) {
+    executables.push(await backend.compile(program));
+  }
+  await initializeState(backend, state, plan.config);
+  const indices = Array.from({ length: batchSize }, (_, i) => i);
+  const batch = await source.readBatch(indices);
+  const optimizer = new OptimizerSteps(plan.config);
+  let step = 0;
+  feed.plan(batch, indices, 0);
+  yield {
+    name: "step",
+    shape: `${arch}/${patchSize}, batch ${batchSize}, ${cropsOf(options)}, K ${outDim}`,
+    flops: programs.parts.reduce((sum, program) => sum + programFlops(program), 0),
+    images: batchSize,
+    run: async () => {
+      const values = scheduledValues(plan.config, plan.stepsPerEpoch, step % plan.totalSteps);
+      backend.write(state.groups, optimizer.next(values));
+      backend.write(state.scalars.get("teacherTemp"), Float32Array.of(values.teacherTemp));
+      backend.write(state.scalars.get("teacherMomentum"), Float32Array.of(values.momentum));
+      backend.write(state.scalars.get("ringRow"), Float32Array.of(0));
+      feed.write(backend, batch, step++, 0);
+      const running = (async () => {
+        for (const executable of executables) await executable.run();
+      })();
+      feed.plan(batch, indices, step); // the next crops are drawn while the device works, as in training
+      await running;
+      await backend.finish();
+    },
+    profile: executables[0].profile && (async () => {
+      const micros = await executables[0].profile!();
+      return programs.parts[0].ops.map((op, i) => ({ name: op.kind, milliseconds: micros[i] / 1000 }));
+    }),
+    dispose() {},
+  };
+  for (const executable of executables) executable.dispose();
+  backend.free(
+    ...feed.tensors(),
+    ...[state.student, state.teacher, state.gradients, state.first, state.second].flatMap((arena) => arena?.flat ?? []),
+  );
+  source.close();
+}
+
+/** Features of a batch of crops: a forward pass of the backbone. */
+export async function* forwardCases(options: BenchOptions): AsyncGenerator<BenchCase> {
+  const { backend, arch, patchSize, batchSize, globalCropSize } = options;
+  const source = images(options);
+  const { network } = planRun(configOf(options), source);
+  source.close();
+  const { backbone } = network;
+  const parameters = new Map<string, Tensor>();
+  for (const [name, shape] of Object.entries(Object.fromEntries(networkShapes(network)))) {
+    if (!name.startsWith("backbone.")) continue;
+    const t = tensor(name, shape, "param");
+    backend.write(t, noise(size(t)).map((value) => 0.03 * value));
+    parameters.set(name.slice("backbone.".length), t);
+  }
+  const program = new Program("forward");
+  const tokens = tokensOf(globalCropSize, patchSize);
+  const patches = tensor("patches", [batchSize * (tokens - 1), 3 * patchSize ** 2], "input");
+  backend.write(patches, noise(size(patches)));
+  const crops = { patches, images: batchSize, height: globalCropSize, width: globalCropSize };
+  const lookUp = (name: string) => parameters.get(name)!;
+  const { blocks } = vit(program, lookUp, backbone, crops, { clsOnly: true });
+  const cls = finalNorm(program, lookUp, backbone, blocks.at(-1)!);
+  const features = tensor("features", cls.shape, "output");
+  emitCopy(program, cls, features);
+  const shape = `${arch}/${patchSize}, batch ${batchSize}, ${globalCropSize} px`;
+  const made = await programCase(backend, program, { name: "forward", shape, images: batchSize });
+  yield made;
+  made.dispose();
+  backend.free(patches, features, ...parameters.values());
+}
+
+/** The crops of a batch, from pixels to patches, with the drawing of their parameters. */
+export async function* augmentCases(options: BenchOptions): AsyncGenerator<BenchCase> {
+  const { backend, batchSize } = options;
+  const source = images(options);
+  const plan = planRun(configOf(options), source);
+  const feed = new CropFeed(plan.config, plan.network.backbone.depth, batchSize, plan.extremes);
+  const program = new Program("augment");
+  const crops = feed.source(program);
+  const outputs = crops.student.map(({ patches }) => {
+    const output = tensor("crops", patches.shape, "output");
+    for (const op of program.ops) {
+      const out = op.out as Record<string, Tensor | undefined>;
+      for (const [slot, t] of Object.entries(out)) if (t === patches) out[slot] = output;
+    }
+    return output;
+  });
+  const executable = await backend.compile(program);
+  const indices = Array.from({ length: batchSize }, (_, i) => i);
+  const batch = await source.readBatch(indices);
+  let epoch = 0;
+  yield {
+    name: "augment",
+    shape: `batch ${batchSize}, ${cropsOf(options)}`,
+    images: batchSize,
+    run: async () => {
+      feed.plan(batch, indices, epoch);
+      feed.write(backend, batch, epoch++, 0);
+      await executable.run();
+      await backend.finish();
+    },
+    dispose() {},
+  };
+  executable.dispose();
+  backend.free(...outputs, ...feed.tensors());
+  source.close();
+}
+
+/** Nearest neighbours of test features among training features. */
+export async function* knnCases({ backend }: BenchOptions): AsyncGenerator<BenchCase> {
+  const [queries, database, dim, k] = [1000, 10_000, 384, 20];
+  const search = deviceSearch(backend);
+  const asked = noise(queries * dim), known = noise(database * dim, 2);
+  await Promise.resolve();
+  yield {
+    name: "knn",
+    shape: `${queries} queries, ${database} features of ${dim}, k = ${k}`,
+    flops: 2 * queries * database * dim,
+    images: queries,
+    run: async () => {
+      await search(asked, known, dim, k);
+    },
+    dispose() {},
+  };
+}
