@@ -37,6 +37,8 @@ export function microKernelSource(): string {
     }
     parts.push(dispatcher("rows", most, columns), dispatcher("cols", most, columns));
   }
+  // For calibration: as busy as the widest tiles, but without pairs of vectors that V8 could widen.
+  parts.push(microKernel("cols", 8, 4));
   return parts.join("\n\n") + "\n";
 }
 

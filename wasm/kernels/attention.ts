@@ -53,11 +53,18 @@ function padded(n: u32): u32 {
   return (width & 127) == 0 ? width + tileColumns : width;
 }
 
+/** Rows of scores are padded: whole vectors are faster than a ragged end, and what they hold beyond n is never read. */
+// @ts-ignore: decorator
+@inline
+function wholeVectors(n: u32): u32 {
+  return (n + 7) & ~7;
+}
+
 /** row ← e^(scale·row − shift), both read from memory; what lies beyond n is left alone. Returns the sum of the results. */
 // @ts-ignore: decorator
 @inline
 function exponentials(row: usize, n: u32, scale: usize, shift: usize): f32 {
-  expRow(row, row, n, scale, shift, constants);
+  expRow(row, row, wholeVectors(n), scale, shift, constants);
   return sumRow(row, n);
 }
 
@@ -146,7 +153,7 @@ export function attentionBackward(step: usize, chunk: u32): void {
     multiply(rows, d, N, dy + first * yStride, yStride, values, dScores, scoreStride);
     for (let r: u32 = 0; r < rows; r++) {
       const at = first + r, row = <usize>r * scoreStride;
-      expRow(probabilities + row, probabilities + row, N, step + BACKWARD_SCALE, lse + (<usize>at << 2), constants);
+      expRow(probabilities + row, probabilities + row, wholeVectors(N), step + BACKWARD_SCALE, lse + (<usize>at << 2), constants);
       scoreGradients(
         probabilities + row, dScores + row, N, rowDot(dy + at * yStride, y + at * yStride, d), scale,
       );
@@ -201,7 +208,8 @@ export function attentionProbs(step: usize, chunk: u32): void {
   for (let j: u32 = 0; j < N; j++) store<f32>(probs + (<usize>j << 2), rowDot(q, base + (<usize>D << 2) + j * stride, d));
   const shift = scratch;
   store<f32>(shift, largest(probs, N) * real(step, 7));
-  const sum = exponentials(probs, N, step + PROBS_SCALE, shift);
+  expRow(probs, probs, N, step + PROBS_SCALE, shift, constants);
+  const sum = sumRow(probs, N);
   const inverse = f32x4.splat(1 / sum);
   for (let j: u32 = 0; j < N; j += 4) {
     const p = probs + (<usize>j << 2);

@@ -60,7 +60,7 @@ function constant(k: usize, offset: usize): v128 {
 export function exp4(x: v128, k: usize): v128 {
   // n = round(x / ln 2), r = x − n·ln 2.
   const magic = constant(k, MAGIC);
-  x = f32x4.max(x, constant(k, LOWEST));
+  x = f32x4.pmax(x, constant(k, LOWEST)); // one instruction, and NaN passes through
   const t = f32x4.relaxed_madd(x, constant(k, LOG2_E), magic);
   const n = f32x4.sub(t, magic);
   let r = f32x4.relaxed_nmadd(n, constant(k, LN2_HIGH), x);
@@ -84,7 +84,7 @@ export function exp4(x: v128, k: usize): v128 {
 @inline
 function tail4(t: v128, k: usize): v128 {
   const one = constant(k, ONE);
-  const u = f32x4.div(one, f32x4.relaxed_madd(f32x4.min(t, constant(k, FAR)), constant(k, SLOPE), one));
+  const u = f32x4.div(one, f32x4.relaxed_madd(f32x4.pmin(t, constant(k, FAR)), constant(k, SLOPE), one));
   let p = constant(k, TAIL);
   p = f32x4.relaxed_madd(p, u, constant(k, TAIL + 4));
   p = f32x4.relaxed_madd(p, u, constant(k, TAIL + 8));

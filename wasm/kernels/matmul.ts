@@ -31,7 +31,7 @@ export function packColumns(step: usize, chunk: u32): void {
 
 /** How `matmul` reads a. */
 const DIRECT: u32 = 0; // row-major, as it lies
-const PACK_ROWS: u32 = 1; // row-major, packed: rows a power of two apart would evict one another from L1
+const PACK_ROWS: u32 = 1; // row-major, packed
 const PACK_COLUMNS: u32 = 2; // transposed (k-major), packed
 
 /** What happens to a block once it is complete. */
