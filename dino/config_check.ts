@@ -189,6 +189,12 @@ function checkBatch(config: FittedConfig, facts?: ImageFacts): void {
   }
 }
 
+/** The largest divisor of `n` that is at most `limit`, or 1. */
+function largestDivisor(n: number, limit: number): number {
+  for (let d = Math.floor(limit); d > 1; d--) if (n % d === 0) return d;
+  return 1;
+}
+
 function largestPowerOfTwo(n: number): number {
   return 2 ** Math.floor(Math.log2(Math.max(n, 1)));
 }
@@ -221,7 +227,7 @@ function unusual(config: FittedConfig): string[] {
   if (grid < FEW_PATCHES) {
     notices.push(
       `a crop of ${config.globalCropSize} pixels has only ${grid}×${grid} patches of ${config.patchSize}: ` +
-        `--patch-size ${Math.max(1, Math.floor(config.globalCropSize / 8))} would show more`,
+        `--patch-size ${largestDivisor(config.globalCropSize, config.globalCropSize / 6)} would show more`,
     );
   }
   const peak = config.lr * config.batchSize / config.lrBatch;
