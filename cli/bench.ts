@@ -69,7 +69,7 @@ async function bench(words: readonly string[]): Promise<number> {
   );
   const flags = { ...defaults, ...given } as BenchFlags;
   const names = positional.length > 0 ? NAMES.filter((name) => positional.includes(name)) : NAMES;
-  const progress = new Progress({ json: false, quiet: flags.quiet || flags.json });
+  const progress = new Progress({ command: "bench", json: false, quiet: flags.quiet || flags.json });
   const rows: BenchRow[] = [];
   const show = (row: BenchRow) => {
     rows.push(row);

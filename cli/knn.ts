@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { dataFields, deviceFields, evaluationFields } from "../dino/config.ts";
 import type { KnnAccuracy } from "../dino/eval/knn.ts";
 import { boolean, choice, type Field, integer, text } from "../dino/field.ts";
-import { RunFolder } from "../dino/run_folder.ts";
 import { EXIT_INTERRUPTED, exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
@@ -13,6 +12,7 @@ import type { DeviceChoice, KnnJob } from "./messages.ts";
 import { givenArguments } from "./mode.ts";
 import { openData } from "./open_data.ts";
 import { Progress } from "./progress.ts";
+import { weightsPath } from "./weights_path.ts";
 
 const evaluation = {
   nbKnn: evaluationFields.nbKnn,
@@ -59,7 +59,7 @@ async function knnCommand(words: readonly string[]): Promise<number> {
     console.log(helpText({
       usage: "knn RUN|WEIGHTS [--data DIR] [--val DIR] [flags]",
       about: "Weighted k-nearest-neighbour classification with the features of a run's latest checkpoint, or of a " +
-        "safetensors file. Without --val a seeded tenth of the images is held out. Without --data: the embedded sample.",
+        "file of weights (see convert). Without --val a seeded tenth of the images is held out. Without --data: the embedded sample.",
       groups: GROUPS,
     }));
     return 0;
@@ -78,8 +78,8 @@ async function knnCommand(words: readonly string[]): Promise<number> {
         : `unexpected word ${positional[1]}`,
     );
   }
-  const weights = await weightsFile(positional[0]);
-  const progress = new Progress({ json: false, quiet: flags.quiet || flags.json });
+  const weights = await weightsPath(positional[0]);
+  const progress = new Progress({ command: "knn", json: false, quiet: flags.quiet || flags.json });
   const temporary = flags.cacheDir === null ? await Deno.makeTempDir({ prefix: "denodino-knn-" }) : undefined;
   try {
     return await evaluate(weights, flags, flags.cacheDir ?? temporary!, progress);
@@ -131,8 +131,6 @@ async function evaluate(weights: string, flags: KnnFlags, cacheDir: string, prog
       if (event.type === "knnResult") {
         const { network, split, accuracies } = event;
         results.push({ network, split, accuracies });
-      } else if (event.type === "failure") {
-        progress.show({ ...event, failure: { ...event.failure, message: `knn: ${event.failure.message}` } });
       } else progress.show(event);
     },
   });
@@ -147,23 +145,6 @@ async function evaluate(weights: string, flags: KnnFlags, cacheDir: string, prog
     }
   }
   return 0;
-}
-
-/** A run's latest checkpoint, or the file itself. */
-async function weightsFile(path: string): Promise<string> {
-  const stat = await Deno.stat(path).catch(() => {
-    throw new RangeError(`${path}: no such run folder or file of weights`);
-  });
-  if (!stat.isDirectory) return path;
-  const { folder } = await RunFolder.open(path).catch((error) => {
-    throw new RangeError(
-      `${path}: is no run folder (${
-        (error as Error).message.split(": ").slice(1, 2)
-      }): name a run or a file of weights`,
-    );
-  });
-  folder.close();
-  return folder.latestPath;
 }
 
 if (import.meta.main) Deno.exit(await main(givenArguments()));

@@ -15,6 +15,8 @@ export type ShownEvent =
 export interface ProgressOptions {
   readonly json: boolean;
   readonly quiet: boolean;
+  /** Name before what went wrong: `train: …`. */
+  readonly command?: string;
   /** Draw a bar; default: stdout is a terminal. */
   readonly terminal?: boolean;
   /** Receives the text; default stdout and stderr. */
@@ -31,6 +33,7 @@ export class Progress {
   #start?: StartEvent;
   #bar = "";
   #lastLine = -Infinity;
+  readonly #skipped = new Set<string>();
 
   constructor(readonly options: ProgressOptions) {
     this.#terminal = options.terminal ?? Deno.stdout.isTerminal();
@@ -66,8 +69,10 @@ export class Progress {
       }
       case "knn":
         return this.line(`  ${knnText(event.row)}`);
+      case "evaluating":
+        return this.#progress(() => `${event.what} ${event.done}/${event.total}`, event.done / event.total);
       case "skipped":
-        return this.warn(`skipped ${event.id}: ${event.reason}`);
+        return this.#showSkipped(event);
       case "notice":
         return this.line(event.message);
       case "warning":
@@ -130,8 +135,15 @@ export class Progress {
           event.done / event.total,
         );
       case "skipped":
-        return this.warn(`skipped ${event.id}: ${event.reason}`);
+        return this.#showSkipped(event);
     }
+  }
+
+  /** Whoever decodes and whoever trains both tell of an image that is left out. */
+  #showSkipped({ id, reason }: { readonly id: string; readonly reason: string }): void {
+    if (this.#skipped.has(id)) return;
+    this.#skipped.add(id);
+    this.warn(`skipped ${id}: ${reason}`);
   }
 
   #showStart(event: StartEvent): void {
@@ -168,7 +180,8 @@ export class Progress {
 
   #showFailure(event: ComputeEvent & { type: "failure" | "warning" }): void {
     if (event.type === "warning") return this.warn(event.message);
-    const { message, stack } = event.failure;
+    const { stack } = event.failure;
+    const message = `${this.options.command ? `${this.options.command}: ` : ""}${event.failure.message}`;
     this.warn(stack ? `${message}\n${stack.split("\n").slice(1).join("\n")}` : message);
   }
 

@@ -45,7 +45,7 @@ async function trainCommand(words: readonly string[]): Promise<number> {
   const config = await configure(given, command);
   const out = config.out ?? join("runs", new Date().toISOString().slice(0, 19).replaceAll(":", "-"));
   await refuseEarly(config, command, out);
-  const progress = new Progress({ json: command.json, quiet: command.quiet });
+  const progress = new Progress({ command: "train", json: command.json, quiet: command.quiet });
   if (command.dryRun) return await dryRun(config, progress);
   return await prepareAndTrain({ ...config, out }, command, out, progress);
 }

@@ -34,8 +34,8 @@ export function pixelExtremes(...sources: readonly PixelSource[]): PixelExtremes
     longestSide,
     batchBytes(images) {
       let sum = 0;
-      // An index may occur twice in a batch, so a small data set can still fill it with its largest image.
-      for (let i = 0; i < images; i++) sum += bytes[Math.min(i, bytes.length - 1)];
+      // A data set smaller than a batch is repeated in it: any of its images, so the largest.
+      for (let i = 0; i < images; i++) sum += bytes[i < bytes.length ? i : 0];
       return sum;
     },
   };
