@@ -54,6 +54,8 @@ async function runJob(job: Job, context: ComputeContext): Promise<number> {
       return await (await import("./train_job.ts")).runTrainJob(job, context);
     case "knn":
       return await (await import("./knn_job.ts")).runKnnJob(job, context);
+    case "evaluation":
+      return await (await import("./evaluation_job.ts")).runEvaluationJob(job, context);
     case "bench":
       return await (await import("./bench_job.ts")).runBenchJob(job, context);
   }

@@ -17,6 +17,38 @@ const COMMANDS: Readonly<Record<string, { about: string; load: () => Promise<Com
     about: "classify images by the nearest neighbours of their features",
     load: async () => (await import("./knn.ts")).main,
   },
+  linear: {
+    about: "train linear classifiers on frozen features",
+    load: async () => (await import("./linear.ts")).main,
+  },
+  features: {
+    about: "write features of images to a file",
+    load: async () => (await import("./features.ts")).main,
+  },
+  retrieval: {
+    about: "score image retrieval: Revisited Oxford and Paris",
+    load: async () => (await import("./retrieval.ts")).main,
+  },
+  copy_detection: {
+    about: "score the finding of altered copies: Copydays",
+    load: async () => (await import("./copy_detection.ts")).main,
+  },
+  video_segmentation: {
+    about: "carry a first frame's masks through videos: DAVIS 2017",
+    load: async () => (await import("./video_segmentation.ts")).main,
+  },
+  attention: {
+    about: "draw what the network looks at",
+    load: async () => (await import("./attention.ts")).main,
+  },
+  convert: {
+    about: "write weights in another format: .pth, safetensors, Hugging Face, ONNX, npz",
+    load: async () => (await import("./convert.ts")).main,
+  },
+  inspect: {
+    about: "list the tensors of a file of weights",
+    load: async () => (await import("./inspect.ts")).main,
+  },
   bench: {
     about: "measure kernels, steps and decoding on this machine",
     load: async () => (await import("./bench.ts")).main,
@@ -31,7 +63,8 @@ const HIDDEN: Readonly<Record<string, (words: string[]) => Promise<never>>> = {
 
 /** Runs a command line; returns the exit status. */
 export async function main(words: readonly string[]): Promise<number> {
-  const [name, ...rest] = words;
+  const [first, ...rest] = words;
+  const name = first?.startsWith("-") ? first : first?.replaceAll("-", "_"); // video-segmentation will do
   if (name !== undefined && Object.hasOwn(HIDDEN, name)) return await HIDDEN[name](rest);
   if (name === "--version" || name === "-V" || name === "version") {
     console.log(versionText());
@@ -52,7 +85,7 @@ export async function main(words: readonly string[]): Promise<number> {
 }
 
 function usage(): string {
-  const lines = Object.entries(COMMANDS).map(([name, { about }]) => `  ${name.padEnd(8)}${about}`);
+  const lines = Object.entries(COMMANDS).map(([name, { about }]) => `  ${name.padEnd(20)}${about}`);
   return `Usage: dino COMMAND [flags]\n\n${
     lines.join("\n")
   }\n\ndino COMMAND --help tells more; dino --version says what this is.`;

@@ -4,6 +4,7 @@ import type { Config } from "../dino/config.ts";
 import type { PixelLocator } from "../dino/data/dataset.ts";
 import type { KnnAccuracy } from "../dino/eval/knn.ts";
 import type { KnnRow, TrainEvent } from "../dino/events.ts";
+import type { EvaluationOutcome } from "./evaluation_job.ts";
 import type { Failure } from "./failure.ts";
 import type { Mode } from "./mode.ts";
 
@@ -42,6 +43,19 @@ export interface KnnJob {
   readonly pixels: boolean;
 }
 
+/** One of the other evaluations, by the name of its command. */
+export interface EvaluationJob {
+  readonly command: "evaluation";
+  readonly name: string;
+  readonly device: DeviceChoice;
+  readonly weights: string;
+  readonly network: "teacher" | "student";
+  readonly sources: Readonly<Record<string, PixelLocator>>;
+  readonly flags: Readonly<Record<string, unknown>>;
+  /** What the command read besides. */
+  readonly extra: unknown;
+}
+
 /** Measurements. */
 export interface BenchJob {
   readonly command: "bench";
@@ -59,7 +73,7 @@ export interface BenchJob {
 }
 
 /** What a compute process is asked to do. */
-export type Job = TrainJob | KnnJob | BenchJob;
+export type Job = TrainJob | KnnJob | EvaluationJob | BenchJob;
 
 /** One line of a benchmark; values that do not apply are left out. */
 export interface BenchRow {
@@ -89,6 +103,8 @@ export type ComputeEvent =
     readonly split: string;
     readonly accuracies: readonly KnnAccuracy[];
   }
+  | { readonly type: "evaluating"; readonly what: string; readonly done: number; readonly total: number }
+  | { readonly type: "evaluationResult"; readonly outcome: EvaluationOutcome }
   | { readonly type: "bench"; readonly row: BenchRow }
   | {
     readonly type: "profile";

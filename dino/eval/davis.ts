@@ -93,18 +93,25 @@ function dilate(mask: Uint8Array, height: number, width: number, radius: number)
 export interface SequenceMeasure {
   readonly mean: number;
   readonly recall: number;
-  /** Mean of the first quarter of the frames less that of the last: positive when the object is being lost. */
+  /** Mean of the first of four parts of the frames less that of the last: positive when the object is being lost. */
   readonly decay: number;
 }
 
-/** Summarises a measure over frames, NaN left out. */
+/** Bins of a sequence between whose first and last the decay is measured. */
+const BINS = 4;
+
+/** Summarises a measure over frames as DAVIS does, NaN left out of the means. */
 export function summarizeSequence(values: readonly number[]): SequenceMeasure {
-  const known = values.filter((v) => !Number.isNaN(v));
-  const mean = (part: readonly number[]) => part.length ? part.reduce((a, b) => a + b, 0) / part.length : NaN;
-  const quarter = (i: number) => known.slice(Math.floor(known.length * i / 4), Math.floor(known.length * (i + 1) / 4));
+  const mean = (part: readonly number[]) => {
+    const known = part.filter((v) => !Number.isNaN(v));
+    return known.length ? known.reduce((a, b) => a + b, 0) / known.length : NaN;
+  };
+  // Neighbouring bins share a frame: their ends are spread evenly from the first to the last frame, and rounded.
+  const ends = Array.from({ length: BINS + 1 }, (_, i) => Math.round((values.length - 1) * i / BINS + 1e-10));
+  const bin = (i: number) => values.slice(ends[i], ends[i + 1] + 1);
   return {
-    mean: mean(known),
-    recall: mean(known.map((v) => v > 0.5 ? 1 : 0)),
-    decay: known.length >= 4 ? mean(quarter(0)) - mean(quarter(3)) : 0,
+    mean: mean(values),
+    recall: mean(values.map((v) => Number.isNaN(v) ? NaN : v > 0.5 ? 1 : 0)),
+    decay: mean(bin(0)) - mean(bin(BINS - 1)),
   };
 }

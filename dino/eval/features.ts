@@ -17,6 +17,7 @@ import { pixelExtremes } from "../crop_feed.ts";
 import { cropCapacity } from "../data/multicrop.ts";
 import type { PixelSource } from "../data/dataset.ts";
 import { prefetch } from "../data/prefetch.ts";
+import { type LinearFeatureOptions, linearFeatures } from "./linear_features.ts";
 
 /** What is extracted, from what, and how. */
 export interface FeatureOptions {
@@ -28,7 +29,12 @@ export interface FeatureOptions {
   readonly batch: number;
   /** Every data set that will be read: decides the room for pixels. */
   readonly sources: readonly PixelSource[];
+  /** Which features; default [CLS] of the last block. */
+  readonly features?: LinearFeatureOptions;
 }
+
+/** Chooses the crop of an image. @param image its place in the batch. @param index its place in the source */
+export type CropChooser = (image: number, height: number, width: number, index: number) => CropParameters;
 
 /** Shorter side an image gets before its centre is cropped: 256 for a crop of 224, and in proportion. */
 export function resizeFor(cropSize: number): number {
@@ -55,17 +61,20 @@ export class FeatureExtractor {
 
   /** @param parameters of the backbone, by their published names */
   static async create(backend: Backend, parameters: Parameters, options: FeatureOptions): Promise<FeatureExtractor> {
-    const { backbone, cropSize, batch, normalization } = options;
+    const { backbone, cropSize, batch, normalization, features } = options;
     const extremes = pixelExtremes(...options.sources);
     const program = new Program("features");
     const pixels = pixelBuffer(extremes.batchBytes(batch));
     const planner = new CropPlanner(cropCapacity(cropSize, batch, extremes.longestSide));
     const tables = augment(program, pixels, planner.capacity, backbone.patchSize, normalization);
     const crops = { patches: tables.crops, images: batch, height: cropSize, width: cropSize };
-    const { blocks } = vit(program, parameters, backbone, crops, { clsOnly: true });
-    const cls = finalNorm(program, parameters, backbone, blocks.at(-1)!); // [batch, D]
-    const output = tensor("features", cls.shape, "output");
-    emitCopy(program, cls, output);
+    const clsOnly = !features || features.lastBlocks === 1 && features.patchAverage === "none";
+    const result = vit(program, parameters, backbone, crops, { clsOnly });
+    const made = clsOnly
+      ? finalNorm(program, parameters, backbone, result.blocks.at(-1)!) // [batch, D]
+      : linearFeatures(program, parameters, backbone, result, batch, features);
+    const output = tensor("features", made.shape, "output");
+    emitCopy(program, made, output);
     return new FeatureExtractor(options, backend, await backend.compile(program), pixels, tables, planner, output);
   }
 
@@ -73,23 +82,27 @@ export class FeatureExtractor {
    * Features of images, in the order of `indices`.
    *
    * @param indices images of the source; all of them when left out
-   * @returns [indices, D], not normalised
+   * @param onImages told how many are done, after every batch
+   * @returns [indices, {@linkcode width}], not normalised
    * @throws the signal's reason when it is aborted
    */
   async extract(
     source: PixelSource,
     indices: ArrayLike<number> = Uint32Array.from({ length: source.length }, (_, i) => i),
     signal?: AbortSignal,
+    choose: CropChooser = (image, height, width) => centralCrop(image, height, width, this.options.cropSize),
+    onImages: (done: number) => void = () => {},
   ): Promise<Float32Array> {
-    const { batch, backbone, cropSize } = this.options;
-    const features = new Float32Array(indices.length * backbone.embedDim);
+    const { batch } = this.options;
+    const width = this.width;
+    const features = new Float32Array(indices.length * width);
     let done = 0;
     for await (const pixels of prefetch(source, fullBatches(indices, batch))) {
       signal?.throwIfAborted();
       const { table } = pixels;
       const crops = Array.from(
         { length: batch },
-        (_, i) => centralCrop(i, table[3 * i + 1], table[3 * i + 2], cropSize),
+        (_, i) => choose(i, table[3 * i + 1], table[3 * i + 2], indices[(done + i) % indices.length]),
       );
       const words = this.planner.plan(table, pixelRoom(this.pixels), crops);
       this.backend.write(this.pixels, pixels.pixels);
@@ -98,10 +111,16 @@ export class FeatureExtractor {
       await this.executable.run();
       const rows = await this.backend.read(this.output) as Float32Array;
       const count = Math.min(batch, indices.length - done);
-      features.set(rows.subarray(0, count * backbone.embedDim), done * backbone.embedDim);
+      features.set(rows.subarray(0, count * width), done * width);
       done += count;
+      onImages(done);
     }
     return features;
+  }
+
+  /** Features of one image. */
+  get width(): number {
+    return this.output.shape[1];
   }
 
   /** Frees what {@linkcode create} made. */
@@ -111,9 +130,9 @@ export class FeatureExtractor {
   }
 }
 
-/** Batches of one size; the last one is filled up with its own last image. */
+/** Batches of one size; the last one is filled up with the first images, which room was made for as for any others. */
 export function* fullBatches(indices: ArrayLike<number>, batch: number): Generator<Uint32Array> {
   for (let start = 0; start < indices.length; start += batch) {
-    yield Uint32Array.from({ length: batch }, (_, i) => indices[Math.min(start + i, indices.length - 1)]);
+    yield Uint32Array.from({ length: batch }, (_, i) => indices[(start + i) % indices.length]);
   }
 }

@@ -1,5 +1,6 @@
 // Bilinear resizing of a normalised image by a factor, as PyTorch's `interpolate(scale_factor)` does it: no antialiasing.
 
+import { type Raster, raster } from "../../models/image/raster.ts";
 import { bilinearAxis } from "../../models/interpolate.ts";
 
 /**
@@ -32,6 +33,26 @@ export function resizeBilinear(
     }
   }
   return { data, height: H, width: W };
+}
+
+/** An 8-bit image at another size without antialiasing, as OpenCV's bilinear resize: the video evaluation's frames. */
+export function resizeFrame(image: Raster, height: number, width: number): Raster {
+  const rows = twoTaps(image.height, height, height / image.height);
+  const columns = twoTaps(image.width, width, width / image.width);
+  const data = new Uint8Array(height * width * 3);
+  for (let y = 0; y < height; y++) {
+    const top = rows.first[y] * image.width, bottom = rows.second[y] * image.width, down = rows.weight[y];
+    for (let x = 0; x < width; x++) {
+      const left = columns.first[x], right = columns.second[x], across = columns.weight[x];
+      for (let c = 0; c < 3; c++) {
+        const at = (pixel: number) => image.data[3 * pixel + c];
+        const above = at(top + left) * (1 - across) + at(top + right) * across;
+        const below = at(bottom + left) * (1 - across) + at(bottom + right) * across;
+        data[(y * width + x) * 3 + c] = Math.round(above * (1 - down) + below * down);
+      }
+    }
+  }
+  return raster(data, height, width);
 }
 
 /** Bilinear weights of an axis as two inputs for each output, and the share of the second. */

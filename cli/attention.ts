@@ -1,0 +1,221 @@
+// `dino attention`: draws what [CLS], or a patch, looks at, and scores it against given masks; runs directly too.
+
+import { basename, join } from "node:path";
+import { resizeMaskNearest } from "../models/image/host_resize.ts";
+import type { Raster } from "../models/image/raster.ts";
+import { resize } from "../models/image/resample.ts";
+import type { PixelSource } from "../dino/data/dataset.ts";
+import {
+  type AttentionMaps,
+  attentionMaps,
+  jaccard,
+  massMasks,
+  scoreForeground,
+  upsampleNearest,
+} from "../dino/eval/attention.ts";
+import { ImageEncoder } from "../dino/eval/encoder.ts";
+import { cropToPatches, fitShorterSide, normalizedPlanes, readRaster } from "../dino/eval/image_planes.ts";
+import { labelsOfMask } from "../dino/eval/object_masks.ts";
+import { besideEachOther, headColour, headsFigure, heatMap, overlayMask } from "../dino/eval/overlays.ts";
+import { boolean, integer, number, text } from "../dino/field.ts";
+import { type EvaluationCommand, runEvaluation, type Values } from "./evaluation.ts";
+import type { EvaluationContext } from "./evaluation_job.ts";
+import { givenArguments } from "./mode.ts";
+import { refuseUsedFolder, writeFolder } from "./output_folder.ts";
+import { encodePng } from "./report/png.ts";
+
+const fields = {
+  data: text(null, "an image, or a folder of images or of a video's frames", { aliases: ["image-path", "input-path"] }),
+  out: text(null, "folder for the pictures", { aliases: ["output-dir", "output-path"] }),
+  imageSize: integer(480, "side of the square an image is resized to; with --keep-aspect its shorter side", {
+    min: 1,
+    unit: "pixels",
+  }),
+  keepAspect: boolean(false, "do not distort to a square"),
+  threshold: number(0.6, "share of a head's attention that its mask keeps", { above: 0, max: 1 }),
+  query: text("cls", "who looks: cls, or a place x,y in shares of width and height, such as 0.5,0.3"),
+  meanOnly: boolean(false, "only the mean over heads, one picture an image: the frames of an attention video"),
+  masks: text(null, "folder of foreground masks with the images' names: scores the heads against them"),
+  limit: integer(null, "use the first N images only", { min: 1, unit: "images" }),
+};
+type Flags = Values<typeof fields>;
+
+/** The command. */
+export const command: EvaluationCommand<typeof fields> = {
+  name: "attention",
+  usage: "attention RUN|WEIGHTS --data IMAGE|DIR --out DIR [flags]",
+  about: "Draws the attention of the last block's heads: a heat map and a mask of each head, and all heads in one " +
+    "picture. With --masks: how well they cover given foregrounds (Jaccard).",
+  fields,
+  sources: ({ data, masks, limit }) => {
+    if (data === null) throw new RangeError("wants an image or a folder of images in --data");
+    return {
+      data: { path: data, limit: limit ?? undefined, strict: true },
+      ...masks === null ? {} : { masks: { path: masks, strict: true } },
+    };
+  },
+  prepare: async ({ out, query, masks, meanOnly }) => {
+    if (out === null && masks === null) throw new RangeError("wants a folder for the pictures in --out");
+    if (out !== null) await refuseUsedFolder(out);
+    if (meanOnly && masks !== null) throw new RangeError("--mean-only draws, --masks scores heads: use one of the two");
+    placeOf(query);
+  },
+  async evaluate(context, flags) {
+    const { sources: { data, masks } } = context;
+    const encoder = new ImageEncoder(context.backend, context.parameters, context.backbone);
+    const truths = masks && placesByName(masks);
+    const missing = truths &&
+      Array.from({ length: data.length }, (_, i) => data.id(i)).find((id) => !truths.has(stem(id)));
+    if (missing !== undefined) throw new RangeError(`${flags.masks}: has no mask called like ${missing}`);
+    const scores: ImageScore[] = [];
+    const all = async (folder?: string) => {
+      for (let i = 0; i < data.length; i++) {
+        const looked = await look(context, flags, encoder, data, i);
+        if (folder !== undefined) await draw(folder, flags, data.id(i), looked, context.backbone.patchSize);
+        if (truths) scores.push(await score(flags, data.id(i), looked, masks, truths.get(stem(data.id(i)))!));
+        context.progress("images", i + 1, data.length);
+      }
+    };
+    if (flags.out === null) await all();
+    else await writeFolder(flags.out, all);
+    encoder.dispose();
+    const lines = flags.out === null ? [] : [`${flags.out}: pictures of ${data.length} images`];
+    if (scores.length === 0) return { value: { out: flags.out, images: data.length }, lines };
+    const summary = summarize(scores, context.backbone.numHeads);
+    const percent = (v: number) => (100 * v).toFixed(1);
+    return {
+      value: { out: flags.out, images: data.length, threshold: flags.threshold, ...summary, scores },
+      lines: [
+        ...lines,
+        `Jaccard with ${scores.length} masks, ${flags.threshold * 100} % of the attention kept:`,
+        `  best head of each image ${percent(summary.bestPerImage)}   best single head ${
+          percent(summary.bestHead)
+        } (head ${summary.head})   mean over heads ${percent(summary.meanOverHeads)}   mean attention ${
+          percent(summary.meanAttention)
+        }`,
+      ],
+    };
+  },
+};
+
+interface Looked {
+  /** The image as the network saw it. */
+  readonly image: Raster;
+  readonly maps: AttentionMaps;
+}
+
+async function look(
+  { normalization, backbone }: EvaluationContext,
+  flags: Flags,
+  encoder: ImageEncoder,
+  source: PixelSource,
+  i: number,
+): Promise<Looked> {
+  const original = await readRaster(source, i);
+  const side = flags.imageSize;
+  const image = flags.keepAspect
+    ? fitShorterSide(original, side, backbone.patchSize)
+    : cropToPatches(resize(original, side, side, "bilinear"), backbone.patchSize);
+  const { height, width } = image;
+  if (height === 0 || width === 0) throw new RangeError(`--image-size ${side} is smaller than a patch`);
+  const gridHeight = height / backbone.patchSize, gridWidth = width / backbone.patchSize;
+  const place = placeOf(flags.query);
+  const token = place
+    ? 1 + Math.min(gridHeight - 1, Math.floor(place[1] * gridHeight)) * gridWidth +
+      Math.min(gridWidth - 1, Math.floor(place[0] * gridWidth))
+    : 0;
+  const { attention } = await encoder.encode(normalizedPlanes(image, normalization), 1, height, width, {
+    attentionOf: token,
+  });
+  return { image, maps: attentionMaps(attention!, backbone.numHeads, gridHeight, gridWidth) };
+}
+
+async function draw(folder: string, flags: Flags, id: string, { image, maps }: Looked, patch: number): Promise<void> {
+  const { height, width } = image;
+  const { heads, gridHeight, gridWidth } = maps;
+  const save = (path: string, picture: Raster) =>
+    Deno.writeFile(join(folder, path), encodePng(picture.data, picture.height, picture.width));
+  const full = upsampleNearest(maps.maps, gridHeight, gridWidth, patch);
+  const pixels = height * width;
+  const mean = new Float32Array(pixels);
+  full.forEach((value, i) => mean[i % pixels] += value / heads);
+  const name = id.replace(/\.[^./]*$/, "").replaceAll("/", "_");
+  if (flags.meanOnly) return await save(`${name}.png`, heatMap(mean, height, width));
+  const masks = upsampleNearest(massMasks(maps, flags.threshold), gridHeight, gridWidth, patch);
+  await Deno.mkdir(join(folder, name));
+  await save(join(name, "img.png"), image);
+  await save(join(name, "attn-mean.png"), heatMap(mean, height, width));
+  for (let h = 0; h < heads; h++) {
+    const heat = heatMap(full.subarray(h * pixels, (h + 1) * pixels), height, width);
+    await save(join(name, `attn-head${h}.png`), heat);
+    const mask = masks.subarray(h * pixels, (h + 1) * pixels);
+    await save(join(name, `mask_th${flags.threshold}_head${h}.png`), overlayMask(image, mask, headColour(h)));
+  }
+  await save(join(name, "heads.png"), besideEachOther([image, headsFigure(image, full, masks, heads)]));
+}
+
+interface ImageScore {
+  readonly image: string;
+  readonly heads: readonly number[];
+  /** Of the mask made from the mean over heads. */
+  readonly meanAttention: number;
+}
+
+async function score(
+  flags: Flags,
+  id: string,
+  { maps }: Looked,
+  masks: PixelSource,
+  index: number,
+): Promise<ImageScore> {
+  const truth = await readRaster(masks, index);
+  const labels = labelsOfMask(truth, masks.id(index)).map((label) => label ? 1 : 0);
+  const { gridHeight, gridWidth, heads } = maps;
+  const pixels = labels.length;
+  // Masks of patches are enlarged to the given mask, so that what is scored is pixels of the original image.
+  const enlarge = (grid: Uint8Array) => resizeMaskNearest(grid, gridHeight, gridWidth, truth.height, truth.width);
+  const kept = massMasks(maps, flags.threshold);
+  const patches = gridHeight * gridWidth;
+  const full = new Uint8Array(heads * pixels);
+  for (let h = 0; h < heads; h++) full.set(enlarge(kept.subarray(h * patches, (h + 1) * patches)), h * pixels);
+  const mean = new Float32Array(patches);
+  maps.maps.forEach((value, i) => mean[i % patches] += value / heads);
+  const ofMean = massMasks({ heads: 1, gridHeight, gridWidth, maps: mean }, flags.threshold);
+  return { image: id, heads: scoreForeground(full, labels).heads, meanAttention: jaccard(enlarge(ofMean), labels) };
+}
+
+function summarize(scores: readonly ImageScore[], heads: number) {
+  const mean = (pick: (s: ImageScore) => number) => scores.reduce((sum, s) => sum + pick(s), 0) / scores.length;
+  const perHead = Array.from({ length: heads }, (_, h) => mean((s) => s.heads[h]));
+  const bestHead = Math.max(...perHead);
+  return {
+    /** The head that fits best is chosen for every image: what the paper's figure reports. */
+    bestPerImage: mean((s) => Math.max(...s.heads)),
+    bestHead,
+    head: perHead.indexOf(bestHead),
+    meanOverHeads: perHead.reduce((a, b) => a + b, 0) / heads,
+    meanAttention: mean((s) => s.meanAttention),
+    perHead,
+  };
+}
+
+/** Shares of width and height, or undefined for [CLS]. */
+function placeOf(query: string): [x: number, y: number] | undefined {
+  if (query === "cls") return undefined;
+  const parts = query.split(",").map(Number);
+  if (parts.length !== 2 || parts.some((v) => !(v >= 0 && v <= 1))) {
+    throw new RangeError(`--query ${query}: wants cls, or x,y in shares of width and height, such as 0.5,0.3`);
+  }
+  return [parts[0], parts[1]];
+}
+
+const stem = (id: string) => basename(id).replace(/\.[^.]*$/, "");
+
+function placesByName(source: PixelSource): Map<string, number> {
+  return new Map(Array.from({ length: source.length }, (_, i) => [stem(source.id(i)), i]));
+}
+
+/** Runs the command; returns its exit status. */
+export const main = (words: readonly string[]): Promise<number> => runEvaluation(command, words);
+
+if (import.meta.main) Deno.exit(await main(givenArguments()));

@@ -1,0 +1,240 @@
+// What every evaluation command shares: weights, images, a device, progress, JSON or lines, and no output left half done.
+
+import { join } from "node:path";
+import { dataFields, deviceFields } from "../dino/config.ts";
+import type { PixelLocator, PixelSource, Split } from "../dino/data/dataset.ts";
+import { isImageName } from "../dino/data/decode.ts";
+import { openPixels } from "../dino/data/open.ts";
+import { loadSample } from "../dino/data/sample.ts";
+import { boolean, choice, type Field, text } from "../dino/field.ts";
+import { RunFolder } from "../dino/run_folder.ts";
+import { DecoderPool } from "./decoder_pool.ts";
+import type { EvaluationContext, EvaluationOutcome } from "./evaluation_job.ts";
+import { EXIT_INTERRUPTED, exitStatus } from "./failure.ts";
+import { type FlagGroup, parseFlags } from "./flags.ts";
+import { helpText } from "./help.ts";
+import { checkedBinary, launch } from "./launch.ts";
+import type { DeviceChoice, EvaluationJob } from "./messages.ts";
+import { Progress } from "./progress.ts";
+
+/** Where the weights are. */
+const weightsFields = {
+  weights: text(null, "a run folder or a file of weights; also the first word", { aliases: ["pretrained-weights"] }),
+  network: choice(["teacher", "student"], "teacher", "which network of a checkpoint", { aliases: ["checkpoint-key"] }),
+};
+
+/** How images are read. */
+const imageFields = {
+  numWorkers: dataFields.numWorkers,
+  cacheDir: text(null, "where decoded images are packed; auto: a folder for this run only"),
+  exif: dataFields.exif,
+};
+
+const device = {
+  backend: deviceFields.backend,
+  adapter: deviceFields.adapter,
+  threads: deviceFields.threads,
+  checked: boolean(false, "keep WebAssembly's bounds checks"),
+};
+
+const output = {
+  json: boolean(false, "print the result as JSON"),
+  quiet: boolean(false, "print the result only"),
+};
+
+const COMMON = { ...weightsFields, ...imageFields, ...device, ...output };
+
+/** Values of a table of fields. */
+export type Values<F> = { readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never };
+
+/** Images a command reads. */
+export interface SourceRequest {
+  /** Folder, list, archive or a single image; null for the embedded sample; for messages only where `files` are given. */
+  readonly path: string | null;
+  /** Image files one by one, by absolute paths, in this order. */
+  readonly files?: readonly string[];
+  readonly split?: Split;
+  readonly limit?: number;
+  /** Any unreadable image is an error: results would be about other images than people believe. */
+  readonly strict?: boolean;
+  /** Shorter side kept of larger images; left out: the original size. */
+  readonly shorterSide?: number;
+}
+
+/** An evaluation as the command line sees it; what it computes runs in the compute process. */
+export interface EvaluationCommand<F extends Readonly<Record<string, Field>>> {
+  readonly name: string;
+  readonly usage: string;
+  readonly about: string;
+  readonly after?: readonly string[];
+  readonly fields: F;
+  /** Which images it reads, by name. */
+  sources(flags: Values<F>, extra: unknown): Readonly<Record<string, SourceRequest>>;
+  /** Reads what is neither weights nor images (ground truth), and checks flags; its result reaches `evaluate` as `extra`. */
+  prepare?(flags: Values<F>): Promise<unknown>;
+  /** Computes. */
+  evaluate(context: EvaluationContext, flags: Values<F>): Promise<EvaluationOutcome>;
+}
+
+/** Runs an evaluation from a command line; returns the exit status. */
+export async function runEvaluation<F extends Readonly<Record<string, Field>>>(
+  command: EvaluationCommand<F>,
+  words: readonly string[],
+): Promise<number> {
+  return await exitStatus(command.name, () => run(command, words));
+}
+
+async function run<F extends Readonly<Record<string, Field>>>(
+  command: EvaluationCommand<F>,
+  words: readonly string[],
+): Promise<number> {
+  const groups: FlagGroup[] = [
+    { title: "Evaluation", fields: command.fields },
+    { title: "Weights", fields: weightsFields },
+    { title: "Images", fields: imageFields },
+    { title: "Device", fields: device },
+    { title: "Command", fields: output },
+  ];
+  const { given, positional, help } = parseFlags(words, groups);
+  if (help) {
+    console.log(helpText({ usage: command.usage, about: command.about, groups, after: command.after }));
+    return 0;
+  }
+  const defaults = Object.fromEntries(
+    groups.flatMap(({ fields }) => Object.entries(fields).map(([key, field]) => [key, field.default])),
+  );
+  const flags = { ...defaults, ...given } as Values<F> & Values<typeof COMMON> & DeviceChoice;
+  const weights = await weightsFile(positional, flags.weights, command.usage);
+  const extra = await command.prepare?.(flags) ?? null;
+  const progress = new Progress({ json: false, quiet: flags.quiet || flags.json });
+  const temporary = await Deno.makeTempDir({ prefix: `denodino-${command.name}-` });
+  try {
+    const cache = flags.cacheDir ?? temporary;
+    const requests = command.sources(flags, extra);
+    const sources = await openSources(requests, join(cache, "images"), temporary, flags, progress);
+    if (sources === undefined) return EXIT_INTERRUPTED;
+    const { backend, adapter, threads, network } = flags;
+    return await compute(
+      {
+        command: "evaluation",
+        name: command.name,
+        device: { backend, adapter, threads },
+        weights,
+        network,
+        sources,
+        flags: flags as Record<string, unknown>,
+        extra,
+      },
+      flags,
+      progress,
+    );
+  } finally {
+    progress.close();
+    await Deno.remove(temporary, { recursive: true }).catch(() => {});
+  }
+}
+
+async function compute(job: EvaluationJob, flags: Values<typeof COMMON>, progress: Progress): Promise<number> {
+  let outcome: EvaluationOutcome | undefined;
+  const code = await launch(job, {
+    checked: flags.checked,
+    onNotice: (message) => progress.warn(message),
+    onEvent: (event) => {
+      if (event.type === "evaluationResult") outcome = event.outcome;
+      else if (event.type === "failure") {
+        progress.show({ ...event, failure: { ...event.failure, message: `${job.name}: ${event.failure.message}` } });
+      } else progress.show(event);
+    },
+  });
+  if (code !== 0 || !outcome) return code;
+  if (flags.json) console.log(JSON.stringify({ weights: job.weights, ...outcome.value }));
+  else for (const line of outcome.lines) progress.result(line);
+  return 0;
+}
+
+/** Opens and decodes; undefined when Ctrl-C came in between. */
+async function openSources(
+  requests: Readonly<Record<string, SourceRequest>>,
+  cacheDirectory: string,
+  temporary: string,
+  flags: Values<typeof imageFields>,
+  progress: Progress,
+): Promise<Record<string, PixelLocator> | undefined> {
+  const stop = new AbortController();
+  const interrupt = () => stop.abort();
+  Deno.addSignalListener("SIGINT", interrupt);
+  const processes = flags.numWorkers ?? Math.max(1, Math.min(16, navigator.hardwareConcurrency - 1));
+  const decoder = new DecoderPool({ processes, executable: checkedBinary() });
+  const locators: Record<string, PixelLocator> = {};
+  try {
+    for (const [name, request] of Object.entries(requests)) {
+      const { path, split, limit, strict, shorterSide } = request;
+      if (path === null) {
+        locators[name] = (await loadSample(split ?? "train", limit)).locator;
+        continue;
+      }
+      const source: PixelSource = await openPixels(await pathOf(path, request.files, temporary, name), {
+        split,
+        limit,
+        exif: flags.exif,
+        cacheDirectory,
+        cacheSize: shorterSide ?? "original",
+        decoder,
+        signal: stop.signal,
+        onEvent: (event) =>
+          progress.show({ source: "data", ...event, ...event.type === "found" ? { name: path } : {} }),
+      });
+      source.close();
+      if (strict && source.skipped.length > 0) {
+        const [{ id, reason }] = source.skipped;
+        throw new RangeError(`${path}: ${id} cannot be read: ${reason}: replace it, or take it out`);
+      }
+      locators[name] = source.locator;
+    }
+    return locators;
+  } catch (error) {
+    if (stop.signal.aborted) return undefined;
+    throw error;
+  } finally {
+    Deno.removeSignalListener("SIGINT", interrupt);
+    await decoder.close();
+  }
+}
+
+/** Single images are opened as a list. */
+async function pathOf(
+  path: string,
+  files: readonly string[] | undefined,
+  temporary: string,
+  name: string,
+): Promise<string> {
+  if (!files && !isImageName(path)) return path;
+  const real = files ?? [
+    await Deno.realPath(path).catch(() => {
+      throw new RangeError(`${path}: no such image`);
+    }),
+  ];
+  const list = join(temporary, `${name}.txt`);
+  await Deno.writeTextFile(list, real.join("\n") + "\n");
+  return list;
+}
+
+/** A run's latest checkpoint, or the file itself. */
+async function weightsFile(positional: readonly string[], flag: string | null, usage: string): Promise<string> {
+  const words = flag === null ? positional : [...positional, flag];
+  if (words.length !== 1) {
+    throw new RangeError(
+      words.length === 0 ? `wants a run folder or a file of weights: ${usage}` : `unexpected word ${words[1]}`,
+    );
+  }
+  const [path] = words;
+  const stat = await Deno.stat(path).catch(() => {
+    throw new RangeError(`${path}: no such run folder or file of weights`);
+  });
+  if (!stat.isDirectory) return path;
+  const { folder } = await RunFolder.open(path).catch((error) => {
+    throw new RangeError(`${path}: is no run folder: ${(error as Error).message}`);
+  });
+  folder.close();
+  return folder.latestPath;
+}

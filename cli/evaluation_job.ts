@@ -1,0 +1,85 @@
+// An evaluation inside the compute process: opens weights, images and a backend, and hands them to the command's own code.
+
+import type { Backend } from "../models/graph/backend.ts";
+import { IMAGENET_NORMALIZATION, type Normalization } from "../models/graph/ops/augment.ts";
+import type { Parameters, VitConfig } from "../models/vit.ts";
+import { readTrainingState } from "../dino/checkpoint.ts";
+import type { PixelSource } from "../dino/data/dataset.ts";
+import { reopenPixels } from "../dino/data/open.ts";
+import { uploadBackbone } from "../dino/eval/backbone.ts";
+import { loadWeights } from "../dino/load_weights.ts";
+import { openBackend } from "./backend.ts";
+import type { ComputeContext } from "./compute.ts";
+import type { EvaluationCommand } from "./evaluation.ts";
+import type { EvaluationJob } from "./messages.ts";
+
+/** What an evaluation works with. */
+export interface EvaluationContext {
+  readonly backend: Backend;
+  readonly backbone: VitConfig;
+  readonly parameters: Parameters;
+  /** Of the run the weights come from, or ImageNet's. */
+  readonly normalization: Normalization;
+  readonly weightsPath: string;
+  readonly sources: Readonly<Record<string, PixelSource>>;
+  /** What `prepare` made. */
+  readonly extra: unknown;
+  readonly signal: AbortSignal;
+  /** Says how far it is; throws when it shall stop. */
+  readonly progress: (what: string, done: number, total: number) => void;
+  readonly notice: (message: string) => void;
+}
+
+/** What an evaluation found. */
+export interface EvaluationOutcome {
+  /** For --json. */
+  readonly value: Readonly<Record<string, unknown>>;
+  /** For people. */
+  readonly lines: readonly string[];
+}
+
+// Literal imports, so that a compiled binary carries every evaluation.
+// deno-lint-ignore no-explicit-any
+const EVALUATIONS: Readonly<Record<string, () => Promise<EvaluationCommand<any>>>> = {
+  features: async () => (await import("./features.ts")).command,
+  linear: async () => (await import("./linear.ts")).command,
+  retrieval: async () => (await import("./retrieval.ts")).command,
+  copy_detection: async () => (await import("./copy_detection.ts")).command,
+  video_segmentation: async () => (await import("./video_segmentation.ts")).command,
+  attention: async () => (await import("./attention.ts")).command,
+};
+
+/** Runs the job; returns the exit status. */
+export async function runEvaluationJob(job: EvaluationJob, { tell, signal }: ComputeContext): Promise<number> {
+  const command = await EVALUATIONS[job.name]();
+  const loaded = await loadWeights(job.weights, job.network);
+  // A run's own normalisation; a bare file of weights has the published one.
+  const ours = await readTrainingState(loaded.path).then(({ config }) => config, () => undefined);
+  const sources: Record<string, PixelSource> = {};
+  for (const [name, locator] of Object.entries(job.sources)) sources[name] = await reopenPixels(locator);
+  const { backend, reason } = await openBackend(job.device);
+  try {
+    tell({ type: "backend", name: backend.name, description: backend.description, reason });
+    const { parameters } = uploadBackbone(backend, loaded);
+    const outcome = await command.evaluate({
+      backend,
+      backbone: loaded.backbone,
+      parameters,
+      normalization: ours ? { mean: ours.mean, deviation: ours.std } : IMAGENET_NORMALIZATION,
+      weightsPath: loaded.path,
+      sources,
+      extra: job.extra,
+      signal,
+      progress: (what, done, total) => {
+        signal.throwIfAborted();
+        tell({ type: "evaluating", what, done, total });
+      },
+      notice: (message) => tell({ type: "notice", message }),
+    }, job.flags);
+    tell({ type: "evaluationResult", outcome });
+    return 0;
+  } finally {
+    await backend.close();
+    for (const source of Object.values(sources)) source.close();
+  }
+}

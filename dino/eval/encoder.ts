@@ -1,0 +1,136 @@
+// A frozen backbone for images of any size: features, patch tokens, and the attention of one query.
+
+import type { Backend, Executable } from "../../models/graph/backend.ts";
+import { emitCopy } from "../../models/graph/ops/elementwise.ts";
+import { patchify } from "../../models/graph/ops/tokens.ts";
+import { Program } from "../../models/graph/program.ts";
+import { type Tensor, tensor } from "../../models/graph/tensor.ts";
+import { finalNorm, type Parameters, vit, type VitConfig } from "../../models/vit.ts";
+import { type LinearFeatureOptions, linearFeatures } from "./linear_features.ts";
+
+/** What to compute; what is left out costs nothing. */
+export interface Wanted {
+  /** Features of each image; [CLS] of the last block is `{ lastBlocks: 1, patchAverage: "none" }`. */
+  readonly features?: LinearFeatureOptions;
+  /** All tokens of the last block, through the final norm. */
+  readonly tokens?: boolean;
+  /** The last block's attention of this token over all: 0 is [CLS], 1 the first patch. */
+  readonly attentionOf?: number;
+}
+
+/** What was computed, for n images. */
+export interface Encoded {
+  readonly gridHeight: number;
+  readonly gridWidth: number;
+  /** [n, F] */
+  readonly features?: Float32Array;
+  /** [n, 1 + gridHeight · gridWidth, D] */
+  readonly tokens?: Float32Array;
+  /** [n, heads, 1 + gridHeight · gridWidth], softmaxed */
+  readonly attention?: Float32Array;
+}
+
+/** Features of [CLS] alone. */
+export const CLS_FEATURES: Wanted = { features: { lastBlocks: 1, patchAverage: "none" } };
+
+/** Sizes whose programs are kept: a folder of photographs has a few, and every one of them costs memory. */
+const KEPT_PROGRAMS = 8;
+
+interface Compiled {
+  readonly executable: Executable;
+  readonly image: Tensor;
+  readonly outputs: Partial<Record<"features" | "tokens" | "attention", Tensor>>;
+}
+
+/** Runs one backbone on images of any size, compiling a program for each size it meets. */
+export class ImageEncoder {
+  readonly #compiled = new Map<string, Compiled>();
+
+  constructor(readonly backend: Backend, readonly parameters: Parameters, readonly config: VitConfig) {}
+
+  /**
+   * Encodes images of one size.
+   *
+   * @param planes [images, channels, height, width], normalised; what exceeds whole patches is left out
+   * @throws {RangeError} if an image is smaller than a patch
+   */
+  async encode(planes: Float32Array, images: number, height: number, width: number, wanted: Wanted): Promise<Encoded> {
+    const { patchSize, inChannels } = this.config;
+    if (height < patchSize || width < patchSize) {
+      throw new RangeError(`image of ${width} × ${height} pixels is smaller than a patch of ${patchSize}: enlarge it`);
+    }
+    if (planes.length !== images * inChannels * height * width) {
+      throw new RangeError(`encode: ${planes.length} values for ${images} images of ${height}×${width}`);
+    }
+    const { executable, image, outputs } = await this.#program(images, height, width, wanted);
+    this.backend.write(image, planes);
+    await executable.run();
+    const read = async (t?: Tensor) => t && await this.backend.read(t) as Float32Array;
+    return {
+      gridHeight: Math.floor(height / patchSize),
+      gridWidth: Math.floor(width / patchSize),
+      features: await read(outputs.features),
+      tokens: await read(outputs.tokens),
+      attention: await read(outputs.attention),
+    };
+  }
+
+  /** Frees what was compiled. */
+  dispose(): void {
+    for (const compiled of this.#compiled.values()) this.#free(compiled);
+    this.#compiled.clear();
+  }
+
+  async #program(images: number, height: number, width: number, wanted: Wanted): Promise<Compiled> {
+    const key = JSON.stringify([images, height, width, wanted]);
+    let compiled = this.#compiled.get(key);
+    if (compiled) this.#compiled.delete(key); // to put it last
+    else compiled = await this.#compile(images, height, width, wanted);
+    this.#compiled.set(key, compiled);
+    for (const [oldest, program] of this.#compiled) {
+      if (this.#compiled.size <= KEPT_PROGRAMS) break;
+      this.#compiled.delete(oldest);
+      this.#free(program);
+    }
+    return compiled;
+  }
+
+  async #compile(images: number, height: number, width: number, wanted: Wanted): Promise<Compiled> {
+    const { config, parameters } = this;
+    const { features, tokens: wantsTokens, attentionOf } = wanted;
+    const p = new Program(`encode ${height}×${width}`);
+    const image = tensor("image", [images, config.inChannels, height, width], "input");
+    const batch = { patches: patchify(p, image, config.patchSize), images, height, width };
+    const tokens = Math.floor(height / config.patchSize) * Math.floor(width / config.patchSize) + 1;
+    const outputs: { -readonly [K in keyof Compiled["outputs"]]: Tensor } = {};
+    if (attentionOf !== undefined) {
+      outputs.attention = tensor("attention", [images, config.numHeads, 1, tokens], "output");
+    }
+    const clsOnly = !wantsTokens && features?.patchAverage !== "concatenated" &&
+      features?.patchAverage !== "interleaved" && (features?.lastBlocks ?? 1) === 1;
+    const result = vit(p, parameters, config, batch, {
+      clsOnly,
+      attention: outputs.attention,
+      firstQuery: attentionOf,
+    });
+    if (features) {
+      const made = clsOnly
+        ? finalNorm(p, parameters, config, result.blocks.at(-1)!)
+        : linearFeatures(p, parameters, config, result, images, features);
+      outputs.features = copied(p, "features", made);
+    }
+    if (wantsTokens) outputs.tokens = copied(p, "tokens", finalNorm(p, parameters, config, result.blocks.at(-1)!));
+    return { executable: await this.backend.compile(p), image, outputs };
+  }
+
+  #free({ executable, image, outputs }: Compiled): void {
+    executable.dispose();
+    this.backend.free(image, ...Object.values(outputs));
+  }
+}
+
+function copied(p: Program, name: string, t: Tensor): Tensor {
+  const out = tensor(name, t.shape, "output");
+  emitCopy(p, t, out);
+  return out;
+}
