@@ -1,0 +1,106 @@
+// Tells whether a file is one of the published layouts: which network, which size, which names.
+
+import { VIT_SIZES } from "../vit.ts";
+import { findNetwork, type NetworkTensors, readLinearClassifier } from "./network.ts";
+import { elementCount, type TensorFile } from "./tensor_file.ts";
+import { compareVit, describeReport, inferVit, type VitReading } from "./vit_weights.ts";
+
+/** What a file is, in sentences, and whether it is exactly what the DINO release publishes. */
+export interface LayoutDescription {
+  readonly sentences: readonly string[];
+  /** Name of the published file whose tensors these are, all names and shapes alike; undefined if there is none. */
+  readonly published?: string;
+}
+
+/** Names of the release's Vision Transformers, by architecture and patch size. */
+const VIT_FILES: Readonly<Record<string, string>> = {
+  "vit_small/16": "dino_deitsmall16",
+  "vit_small/8": "dino_deitsmall8",
+  "vit_base/16": "dino_vitbase16",
+  "vit_base/8": "dino_vitbase8",
+};
+
+/** Parameters of the release's other backbones, running statistics not counted. */
+const OTHER_FILES: Readonly<Record<string, readonly [file: string, parameters: number]>> = {
+  resnet: ["dino_resnet50", 23_508_032],
+};
+
+/**
+ * Describes the networks of a file; never throws for a file that merely holds none.
+ *
+ * @param given what the file cannot tell about a ViT
+ */
+export async function describeLayout(file: TensorFile, given: VitReading["config"] = {}): Promise<LayoutDescription> {
+  const sentences: string[] = [];
+  let published: string | undefined;
+  const full = ["student", "teacher"].every((role) =>
+    [...file.tensors.keys()].some((name) => name.startsWith(`${role}.`))
+  );
+  for (const role of full ? ["teacher", "student"] as const : ["teacher"] as const) {
+    let network: NetworkTensors;
+    try {
+      network = findNetwork(file, role);
+    } catch (error) {
+      const student = onlyStudent(file);
+      if (!student) {
+        sentences.push((error as Error).message.replace(`${file.name}: `, ""));
+        continue;
+      }
+      network = student;
+    }
+    const { sentence, name } = describeNetwork(network, given, full ? role : undefined);
+    sentences.push(sentence);
+    if (name && network.layout === "DINO or timm") {
+      const bare = network.prefix === "" && network.rest.length === 0;
+      if (bare) published = `${name}_pretrain.pth`;
+      else if (full) published = `${name}_pretrain_full_checkpoint.pth`;
+    }
+  }
+  const linear = await readLinearClassifier(file).catch(() => undefined);
+  if (linear) sentences.push(`a linear classifier of ${linear.classes} classes on ${linear.features} features`);
+  return { sentences, published };
+}
+
+function onlyStudent(file: TensorFile): NetworkTensors | undefined {
+  try {
+    return findNetwork(file, "student");
+  } catch {
+    return undefined;
+  }
+}
+
+function describeNetwork(network: NetworkTensors, given: VitReading["config"], role?: string) {
+  const count = [...network.tensors].filter(([name]) =>
+    name.startsWith("backbone.") && !/\.running_(mean|var)$/.test(name)
+  )
+    .reduce((sum, [, { shape }]) => sum + elementCount(shape), 0);
+  const head = [...network.tensors.keys()].some((name) => name.startsWith("head.")) ? ", with a projection head" : "";
+  const names = network.prefix === "" ? network.layout : `${network.layout}, behind "${network.prefix}"`;
+  const end = `${count.toLocaleString("en").replaceAll(",", " ")} parameters${head}; names as in ${names}`;
+  const whose = role ? `${role}: ` : "";
+  if (network.family !== "vit") {
+    const [name, parameters] = OTHER_FILES[network.family] ?? [];
+    const what = network.family === "resnet" ? "a ResNet" : "an XCiT";
+    return { sentence: `${whose}${what}, ${end}`, name: parameters === count ? name : undefined };
+  }
+  try {
+    const { config, notices } = inferVit(network, given);
+    const report = compareVit(network, config, notices);
+    const whole = report.missing.length === 0 && report.shapeDifferences.length === 0;
+    const size = Object.entries(VIT_SIZES).find(([, s]) => s.embedDim === config.embedDim && s.depth === config.depth);
+    const native = size !== undefined && config.mlpRatio === 4 && config.qkvBias && config.imageSize === 224;
+    const what = `a Vision Transformer ${size ? `${size[0]}, ` : ""}${config.embedDim} wide, ${config.depth} blocks, ` +
+      `${config.numHeads} heads, patches of ${config.patchSize}, images of ${config.imageSize}`;
+    const trouble = whole ? "" : `; not complete: ${describeReport(report)}`;
+    const guessed = notices.length > 0 ? `; ${notices.join("; ")}` : "";
+    return {
+      sentence: `${whose}${what}: ${end}${whole ? guessed : trouble}`,
+      name: whole && native ? VIT_FILES[`${size[0]}/${config.patchSize}`] : undefined,
+    };
+  } catch (error) {
+    return {
+      sentence: `${whose}${(error as Error).message.replace(`${network.file.name}: `, "")}; ${end}`,
+      name: undefined,
+    };
+  }
+}
