@@ -19,8 +19,10 @@ import { formatBytes } from "./std.ts";
 
 /** Images of an encoded data set that are looked at: enough for their usual size. */
 const LOOKED_AT = 64;
-/** What a Deno process with the kernels takes before any tensor: 160 MB measured on Linux x86-64. */
-const PROCESS_BYTES = 160e6;
+/** What a Deno process with the kernels takes before any tensor; measured on Linux x86-64. */
+const PROCESS_BYTES = 105e6;
+/** Drawing weights and saving them takes copies outside the device: so much for every byte of parameters, measured. */
+const HOST_COPIES = 1.35;
 /** Wasm addresses memory by 32 bits. */
 const SIMD_LIMIT = 2 ** 32;
 /** WebGPU does not tell how much memory an adapter has. */
@@ -43,12 +45,14 @@ export async function dryRun(config: Config, progress: Progress): Promise<number
     const total = estimate.total + workspace;
     if (progress.options.json) {
       const { config, stepsPerEpoch, totalSteps } = plan;
-      const memory = { ...estimate, workspace, total, process: total + PROCESS_BYTES };
+      const memory = { ...estimate, workspace, total, process: total + hostBytes(estimate) };
       console.log(JSON.stringify({ type: "plan", backend, config, stepsPerEpoch, totalSteps, memory }));
     } else {
       for (const line of describePlan(plan)) progress.result(line);
       for (const line of describeMemory(estimate, workspace, backend)) progress.result(line);
-      for (const line of describeRoom(plan, backend, workspace / plan.config.batchSize)) progress.result(line);
+      for (const line of describeRoom(plan, backend, workspace / plan.config.batchSize, hostBytes(estimate))) {
+        progress.result(line);
+      }
     }
     data.close();
     return 0;
@@ -110,6 +114,11 @@ function describePlan({ config, facts, stepsPerEpoch, totalSteps, lastStep, noti
   ];
 }
 
+/** What the computing process takes besides the device's memory, which on SIMD is its own too. */
+function hostBytes({ parameters }: MemoryEstimate): number {
+  return PROCESS_BYTES + HOST_COPIES * parameters;
+}
+
 function describeMemory(estimate: MemoryEstimate, workspace: number, backend: string): string[] {
   const row = (name: string, bytes: number) => `  ${name.padEnd(34)}${formatBytes(bytes).padStart(10)}`;
   const total = estimate.total + workspace;
@@ -122,11 +131,11 @@ function describeMemory(estimate: MemoryEstimate, workspace: number, backend: st
     row("pixels, tables, the rest", estimate.other),
     row("scratch of the kernels", workspace),
     row("together", total),
-    ...backend === "wasm" ? [row("the process, with Deno itself", total + PROCESS_BYTES)] : [],
+    ...backend === "wasm" ? [row("the process, with Deno itself", total + hostBytes(estimate))] : [],
   ];
 }
 
-function describeRoom(plan: RunPlan, backend: string, workspacePerImage: number): string[] {
+function describeRoom(plan: RunPlan, backend: string, workspacePerImage: number, host: number): string[] {
   const fits = (bytes: number) => {
     // Scratch grows with the batch at most, so leaving room in proportion is safe.
     let batch = largestBatch(plan, bytes);
@@ -136,7 +145,7 @@ function describeRoom(plan: RunPlan, backend: string, workspacePerImage: number)
   if (backend === "webgpu") {
     return USUAL_GPUS.map((gigabytes) => `in ${gigabytes} GB: --batch-size ${fits(gigabytes * 1e9)}`);
   }
-  const free = Deno.systemMemoryInfo().available - PROCESS_BYTES;
+  const free = Deno.systemMemoryInfo().available - host;
   const bytes = Math.min(free, SIMD_LIMIT);
   const why = bytes === SIMD_LIMIT ? "what WebAssembly can address" : "what is free on this machine";
   return [`in ${formatBytes(bytes)}, ${why}: --batch-size up to ${fits(bytes)}`];
