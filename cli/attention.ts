@@ -55,10 +55,10 @@ export const command: EvaluationCommand<typeof fields> = {
     };
   },
   prepare: async ({ out, query, masks, meanOnly }) => {
+    placeOf(query);
     if (out === null && masks === null) throw new RangeError("wants a folder for the pictures in --out");
     if (out !== null) await refuseUsedFolder(out);
     if (meanOnly && masks !== null) throw new RangeError("--mean-only draws, --masks scores heads: use one of the two");
-    placeOf(query);
   },
   async evaluate(context, flags) {
     const { sources: { data, masks } } = context;
