@@ -2,8 +2,8 @@
 import { format as bytes } from "npm:deno-std@1.4.0/fmt/bytes.js";
 import { format as duration } from "npm:deno-std@1.4.0/fmt/duration.js";
 
-/** `86662656` -> `86.7 MB`. */
-export const formatBytes = (count: number): string => bytes(count, { maximumFractionDigits: 1 });
+/** `86662656` -> `86.66 MB`. */
+export const formatBytes = (count: number): string => bytes(count, { maximumFractionDigits: 2 });
 
 /** `3725` -> `1h 2m 5s`. @param seconds rounded to whole ones */
 export function formatSeconds(seconds: number): string {
