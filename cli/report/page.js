@@ -7,6 +7,9 @@
   /** The value of a CSS custom property now: it differs between the light and the dark page. */
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
+  // Updates and epochs are whole.
+  const wholeSteps = [1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7].flatMap((power) => [power, 2 * power, 5 * power]);
+
   const readable = (value) => {
     if (value === null || value === undefined) return "–";
     if (value === 0) return "0";
@@ -27,7 +30,15 @@
       height: Math.max(180, Math.min(260, Math.round(width * 0.5))),
       scales: { x: { time: false, range: chart.x.length === 1 ? [chart.x[0] - 1, chart.x[0] + 1] : undefined } },
       axes: [
-        { ...axis, label: chart.xLabel, labelSize: 20, size: 34, labelFont: "12px system-ui", font: "12px system-ui" },
+        {
+          ...axis,
+          incrs: wholeSteps,
+          label: chart.xLabel,
+          labelSize: 20,
+          size: 34,
+          labelFont: "12px system-ui",
+          font: "12px system-ui",
+        },
         { ...axis, size: 62, font: "12px system-ui", values: (_, ticks) => ticks.map(readable) },
       ],
       series: [

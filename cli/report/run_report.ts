@@ -77,7 +77,13 @@ export function reportOf(
   ];
   const notices = ofKind("warning").slice(-3).map(({ message }) => message);
   if (end?.reason === "non-finite" && end.message) notices.push(end.message);
-  if (skipped.length > 0) notices.push(`${skipped.length} images could not be read and were skipped.`);
+  if (skipped.length > 0) {
+    notices.push(
+      skipped.length === 1
+        ? "1 image could not be read and was skipped."
+        : `${skipped.length} images could not be read and were skipped.`,
+    );
+  }
   return {
     title: `DINO ${config.arch.replace("vit_", "ViT-")}/${config.patchSize} · ${
       folder.split(/[\\/]/).filter(Boolean).at(-1)
