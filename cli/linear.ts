@@ -2,7 +2,8 @@
 
 import { flipAndCrop } from "../dino/eval/probe_crops.ts";
 import { FeatureExtractor } from "../dino/eval/features.ts";
-import { LinearProbe, scoreLogits } from "../dino/eval/linear.ts";
+import { scoreLogits } from "../dino/eval/classification.ts";
+import { LinearProbe } from "../dino/eval/linear.ts";
 import { readProbe, writeProbe } from "../dino/eval/linear_checkpoint.ts";
 import { evaluationSplit } from "../dino/eval/splits.ts";
 import { boolean, choice, integer, number, text } from "../dino/field.ts";

@@ -6,11 +6,13 @@ export interface LabelledFeatures {
   readonly features: Float32Array;
   /** [n], 0 … classes − 1. */
   readonly labels: ArrayLike<number>;
+  /** Width of a row. */
   readonly dim: number;
 }
 
 /** The `k` nearest rows of a database to each query, nearest first. */
 export interface Neighbours {
+  /** Neighbours of a query. */
   readonly k: number;
   /** [queries, k] cosine similarities. */
   readonly similarities: Float32Array;
@@ -33,7 +35,9 @@ export type NeighbourSearch = (
 
 /** Accuracy at one k, in percent. */
 export interface KnnAccuracy {
+  /** Neighbours that voted. */
   readonly k: number;
+  /** Percent of images whose class got the most votes. */
   readonly top1: number;
   /** A class counts among the first five only if it received a vote. */
   readonly top5: number;
@@ -47,12 +51,15 @@ export interface KnnOptions {
   readonly ks?: readonly number[];
   /** A neighbour of similarity s votes with exp(s / temperature). */
   readonly temperature?: number;
+  /** Finds the neighbours; by default on the host. */
   readonly search?: NeighbourSearch;
 }
 
 /** Accuracies, and what had to be changed to get them. */
 export interface KnnResult {
+  /** One entry for each k, in the order given. */
   readonly accuracies: readonly KnnAccuracy[];
+  /** Sentences on every k that was lowered. */
   readonly notices: readonly string[];
 }
 

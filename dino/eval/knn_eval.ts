@@ -15,12 +15,17 @@ import type { EvaluationSplit, LabelledImages } from "./splits.ts";
 
 /** How networks are evaluated. */
 export interface KnnEvaluationOptions {
+  /** Architecture of the networks. */
   readonly backbone: VitConfig;
+  /** Side of the central crop in pixels. */
   readonly cropSize: number;
+  /** Colour statistics the networks were trained with. */
   readonly normalization: Normalization;
   /** Images of one pass. */
   readonly batch: number;
+  /** Neighbours to try. */
   readonly ks: readonly number[];
+  /** A neighbour of similarity s votes with exp(s / temperature). */
   readonly temperature: number;
 }
 
@@ -28,6 +33,7 @@ export interface KnnEvaluationOptions {
 export class KnnEvaluation {
   readonly #extractors = new Map<string, FeatureExtractor>();
 
+  /** Compiles nothing yet. */
   constructor(readonly backend: Backend, readonly split: EvaluationSplit, readonly options: KnnEvaluationOptions) {}
 
   /**

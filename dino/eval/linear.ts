@@ -3,8 +3,7 @@
 import { Arena, layoutSegments, packSegments } from "../../models/graph/arena.ts";
 import { differentiate } from "../../models/graph/autodiff.ts";
 import type { Backend, Executable } from "../../models/graph/backend.ts";
-import { dinoLoss } from "../../models/graph/ops/dino_loss.ts";
-import { emitCopy, emitScaleRows } from "../../models/graph/ops/elementwise.ts";
+import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { linear } from "../../models/graph/ops/matmul.ts";
 import {
   gradientNorms,
@@ -14,10 +13,10 @@ import {
   optimizerUpdate,
   segmentTable,
 } from "../../models/graph/ops/optimizer.ts";
-import { gatherRows } from "../../models/graph/ops/tokens.ts";
-import { canViewRows, Program, rows } from "../../models/graph/program.ts";
+import { Program } from "../../models/graph/program.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { CounterRandom, STREAM } from "../../models/rng.ts";
+import { crossEntropy } from "./cross_entropy.ts";
 
 /** Extents and hyperparameters of a probe; the defaults are the reference's. */
 export interface LinearProbeOptions {
@@ -231,32 +230,17 @@ export class LinearProbe {
   }
 
   #trainProgram(): Program {
-    const { batch, classes, learningRates, momentum } = this.options;
+    const { batch, learningRates, momentum } = this.options;
     const p = new Program("linear probe step");
     for (const i of learningRates.keys()) {
       const weight = this.#weights.get(`${i}.weight`), bias = this.#weights.get(`${i}.bias`);
       const logits = linear(p, this.features, weight, bias); // [batch, classes]
-      // Cross-entropy with labels is the DINO loss of a teacher view that holds them against one student view: the
-      // student's first view, which a teacher view is never compared with, is there for the count alone.
-      const views = p.activation("views", [2 * batch, classes]);
-      gatherRows(p, logits, { count: batch }, views);
-      gatherRows(p, logits, { count: batch, target: batch }, views);
-      const loss = dinoLoss(p, views, this.#targets, {
-        views: 2,
-        globals: 1,
-        images: batch,
-        temperature: 1,
-        gradientScale: 1,
-      });
+      const { losses: rowLosses, dlogits } = crossEntropy(p, logits, this.#targets, this.#rowWeights);
       const losses = tensor(`linear.losses${i}`, [2 * batch], "output");
-      emitCopy(p, loss.losses, losses);
+      emitCopy(p, rowLosses, losses);
       this.#losses.push(losses);
-      const compared = canViewRows(loss.dlogits, batch)
-        ? rows(loss.dlogits, batch, batch)
-        : gatherRows(p, loss.dlogits, { start: batch, count: batch });
-      const d = emitScaleRows(p, compared, this.#rowWeights); // rows beyond a short batch weigh nothing
       differentiate(p, {
-        seeds: [[logits, d]],
+        seeds: [[logits, dlogits]],
         wrt: [
           [weight, this.#gradients.get(`${i}.weight`)],
           [bias, this.#gradients.get(`${i}.bias`)],
@@ -305,57 +289,4 @@ export function initialWeights(classes: number, dim: number, seed: number): Line
   const random = new CounterRandom(seed, STREAM.initialization);
   const weight = Float32Array.from({ length: classes * dim }, () => 0.01 * random.normal());
   return { weight, bias: new Float32Array(classes) };
-}
-
-/** Accuracy and loss of a classifier on labelled images. */
-export interface ClassificationScore {
-  /** Percent of images whose class has the highest logit. */
-  readonly top1: number;
-  /** Percent whose class is among the five highest; undefined with fewer than five classes. */
-  readonly top5: number | undefined;
-  /** Mean cross-entropy over images. */
-  readonly loss: number;
-  /** Mean over batches of their mean, which counts a short last batch like a full one: what the reference logs. */
-  readonly lossOfBatches: number;
-}
-
-/**
- * Scores logits.
- *
- * @param logits [n, classes]
- * @param batch images of a batch of the reference's loss
- */
-export function scoreLogits(
-  logits: Float32Array,
-  labels: ArrayLike<number>,
-  classes: number,
-  batch: number,
-): ClassificationScore {
-  let top1 = 0, top5 = 0, sum = 0, batches = 0;
-  const n = labels.length;
-  for (let start = 0; start < n; start += batch) {
-    let here = 0;
-    const end = Math.min(start + batch, n);
-    for (let i = start; i < end; i++) {
-      const row = logits.subarray(i * classes, (i + 1) * classes);
-      const mine = row[labels[i]];
-      let better = 0, max = -Infinity, total = 0;
-      for (let c = 0; c < classes; c++) {
-        if (row[c] > mine || row[c] === mine && c < labels[i]) better++;
-        if (row[c] > max) max = row[c];
-      }
-      for (let c = 0; c < classes; c++) total += Math.exp(row[c] - max);
-      here += max + Math.log(total) - mine;
-      if (better < 1) top1++;
-      if (better < 5) top5++;
-    }
-    sum += here;
-    batches += here / (end - start);
-  }
-  return {
-    top1: 100 * top1 / n,
-    top5: classes >= 5 ? 100 * top5 / n : undefined,
-    loss: sum / n,
-    lossOfBatches: batches / Math.ceil(n / batch),
-  };
 }

@@ -1,4 +1,5 @@
-import { initialWeights, LinearProbe, probeLearningRate, scoreLogits } from "../../../dino/eval/linear.ts";
+import { scoreLogits } from "../../../dino/eval/classification.ts";
+import { initialWeights, LinearProbe, probeLearningRate } from "../../../dino/eval/linear.ts";
 import { readProbe, writeProbe } from "../../../dino/eval/linear_checkpoint.ts";
 import { flipAndCrop } from "../../../dino/eval/probe_crops.ts";
 import { encodeNpy } from "../../../dino/eval/npy.ts";

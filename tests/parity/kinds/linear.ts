@@ -2,7 +2,8 @@
 import type { Backend } from "../../../models/graph/backend.ts";
 import { patchify } from "../../../models/graph/ops/tokens.ts";
 import { Program } from "../../../models/graph/program.ts";
-import { LinearProbe, probeLearningRate, scoreLogits } from "../../../dino/eval/linear.ts";
+import { scoreLogits } from "../../../dino/eval/classification.ts";
+import { LinearProbe, probeLearningRate } from "../../../dino/eval/linear.ts";
 import { linearFeatures } from "../../../dino/eval/linear_features.ts";
 import { vit, vitShapes } from "../../../models/vit.ts";
 import type { GoldenCase } from "../golden_case.ts";
