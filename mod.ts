@@ -77,6 +77,7 @@ export {
 
 // The method.
 export * from "./dino/config.ts";
+export * from "./dino/config_check.ts";
 export * from "./dino/field.ts";
 export * from "./dino/presets.ts";
 export * from "./dino/schedule.ts";
@@ -85,13 +86,17 @@ export * from "./dino/state.ts";
 export * from "./dino/step.ts";
 export * from "./dino/train.ts";
 export * from "./dino/run_plan.ts";
+export * from "./dino/crop_feed.ts";
+export * from "./dino/metrics.ts";
 export * from "./dino/events.ts";
 export * from "./dino/checkpoint.ts";
 export * from "./dino/load_weights.ts";
 export * from "./dino/monitor.ts";
 export * from "./dino/eval/knn.ts";
 export * from "./dino/eval/knn_eval.ts";
+export * from "./dino/eval/splits.ts";
 export * from "./dino/eval/features.ts";
+export type { LinearFeatureOptions } from "./dino/eval/linear_features.ts";
 export * from "./dino/data/dataset.ts";
 export * from "./dino/data/open.ts";
 export * from "./dino/data/decoder.ts";

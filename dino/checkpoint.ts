@@ -26,17 +26,23 @@ export type CheckpointTensors = ReadonlyMap<string, Tensor>;
 
 /** What a run remembers besides tensors. */
 export interface TrainingState {
+  /** Version, as of the run folder. */
   readonly format: number;
+  /** Every hyperparameter, fitted to the images. */
   readonly config: FittedConfig;
+  /** The images, by a fingerprint that changes when they do. */
   readonly data: { readonly name: string; readonly images: number; readonly fingerprint: string };
   /** What the backend's sums depend on: device, threads, mode and tuned choices. */
   readonly backend: string;
   /** Updates made. Epoch and position in it follow, and with the seed every random draw. */
   readonly step: number;
+  /** Updates of an epoch. */
   readonly stepsPerEpoch: number;
   /** Updates each parameter group has had. */
   readonly optimizerSteps: readonly number[];
+  /** Sums over the updates of the epoch so far. */
   readonly epochSums: SavedSums;
+  /** Sums over the updates since the log's last row of updates. */
   readonly windowSums: SavedSums;
   /** k-NN of the untrained network and of pixels, and the last of the run, to be told at its end. */
   readonly knn: readonly KnnRow[];

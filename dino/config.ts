@@ -205,18 +205,27 @@ export const fieldGroups: readonly { readonly title: string; readonly fields: Re
 ];
 
 /** The fields that make a {@linkcode Config}, by key. */
-export const configFields = {
-  ...dataFields,
-  ...modelFields,
-  ...teacherFields,
-  ...optimizationFields,
-  ...cropFields,
-  ...evaluationFields,
-  ...runFields,
-  ...deviceFields,
-};
+export const configFields:
+  & typeof dataFields
+  & typeof modelFields
+  & typeof teacherFields
+  & typeof optimizationFields
+  & typeof cropFields
+  & typeof evaluationFields
+  & typeof runFields
+  & typeof deviceFields = {
+    ...dataFields,
+    ...modelFields,
+    ...teacherFields,
+    ...optimizationFields,
+    ...cropFields,
+    ...evaluationFields,
+    ...runFields,
+    ...deviceFields,
+  };
 
-type Values<F> = { -readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never };
+/** The values that fields describe. */
+export type Values<F> = { -readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never };
 
 /** Every hyperparameter of a run; null stands for "fit it", as the field's advice says. */
 export type Config = Values<typeof configFields>;

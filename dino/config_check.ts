@@ -38,8 +38,11 @@ export function configFromJson(json: unknown, base: Config = defaultConfig()): C
 
 /** Width, blocks and heads of the network a configuration names. */
 export interface Architecture {
+  /** Width. */
   readonly embedDim: number;
+  /** Blocks. */
   readonly depth: number;
+  /** Attention heads. */
   readonly numHeads: number;
 }
 
@@ -72,8 +75,11 @@ export interface ImageFacts {
 
 /** A configuration in which nothing about the network, the views or the schedules is left to fit. */
 export type FittedConfig = Config & {
+  /** Side of a global crop in pixels. */
   readonly globalCropSize: number;
+  /** Side of a local crop in pixels. */
   readonly localCropSize: number;
+  /** Epochs of linear warm-up. */
   readonly warmupEpochs: number;
 };
 

@@ -49,7 +49,7 @@ export class CropFeed {
   /** Tables of each program that was written: the first part's, and the later parts'. */
   readonly #emitted: AugmentTensors[][] = [];
 
-  /** @param images of one part of a batch */
+  /** Makes room for `images` images, one part of a batch. */
   constructor(readonly config: FittedConfig, depth: number, readonly images: number, extremes: PixelExtremes) {
     this.#pixels = pixelBuffer(extremes.batchBytes(images));
     this.#planner = new MultiCropPlanner(config, config.seed, images, extremes.longestSide);

@@ -7,21 +7,31 @@ export type EndReason = "finished" | "steps" | "interrupted" | "non-finite";
 
 /** What is known before the first update. */
 export interface StartEvent {
+  /** Discriminates the events. */
   readonly type: "start";
+  /** Images of the data set. */
   readonly images: number;
+  /** Classes among their labels; 0 without labels. */
   readonly classes: number;
+  /** Updates of an epoch. */
   readonly stepsPerEpoch: number;
   /** Updates of all epochs, which the schedules span. */
   readonly totalSteps: number;
   /** Updates after which this run stops: fewer than `totalSteps` with --steps. */
   readonly lastStep: number;
+  /** Epochs of the whole run. */
   readonly epochs: number;
+  /** Images of an update. */
   readonly batchSize: number;
   /** Trainable parameters of backbone and head. */
   readonly parameters: { readonly backbone: number; readonly head: number };
+  /** Prototypes, K. */
   readonly outDim: number;
+  /** Side of a global crop in pixels. */
   readonly globalCropSize: number;
+  /** Side of a local crop in pixels. */
   readonly localCropSize: number;
+  /** Name and description of the device. */
   readonly backend: string;
   /** Size of one checkpoint. */
   readonly checkpointBytes: number;
@@ -35,20 +45,27 @@ export interface StartEvent {
  * Rows of the log are means over exactly `logEvery` updates instead, so that they do not depend on the clock.
  */
 export interface StepEvent {
+  /** Discriminates the events. */
   readonly type: "step";
   /** Updates made so far. */
   readonly step: number;
   /** Epoch of the last of them, from 0. */
   readonly epoch: number;
+  /** Mean cross-entropy in nats. */
   readonly loss: number;
   /** Entropy of the teacher's softmax in nats; ln K when it is uniform. */
   readonly entropy: number;
   /** Divergence of the student from the teacher, in nats: loss − entropy. */
   readonly kl: number;
+  /** Learning rate of the last update. */
   readonly lr: number;
+  /** Weight decay of the last update. */
   readonly weightDecay: number;
+  /** Teacher's momentum in the last update. */
   readonly momentum: number;
+  /** Teacher's temperature in the last update. */
   readonly teacherTemp: number;
+  /** Images over seconds since the last such event. */
   readonly imagesPerSecond: number;
   /** Seconds until `lastStep` at the rate of late. */
   readonly secondsLeft: number;
@@ -58,34 +75,51 @@ export interface StepEvent {
 export interface StepRow {
   /** Updates made so far. */
   readonly step: number;
+  /** Epoch of the last of the updates, from 0. */
   readonly epoch: number;
+  /** Mean cross-entropy in nats. */
   readonly loss: number;
+  /** Mean entropy of the teacher's softmax in nats. */
   readonly entropy: number;
+  /** loss − entropy. */
   readonly kl: number;
   /** Of the last of the updates; so are the other scheduled values. */
   readonly lr: number;
+  /** Of the last of the updates. */
   readonly weight_decay: number;
+  /** The teacher's, of the last of the updates. */
   readonly momentum: number;
+  /** Of the last of the updates. */
   readonly teacher_temp: number;
 }
 
 /** One row of the log, written at the end of an epoch; the first four keys are the reference's. */
 export interface EpochRow {
+  /** Mean cross-entropy in nats. */
   readonly train_loss: number;
+  /** Mean learning rate. */
   readonly train_lr: number;
+  /** Mean weight decay. */
   readonly train_wd: number;
   /** From 0. */
   readonly epoch: number;
   /** Updates made so far. */
   readonly step: number;
+  /** Mean entropy of the teacher's softmax in nats. */
   readonly train_entropy: number;
+  /** train_loss − train_entropy. */
   readonly train_kl: number;
+  /** Mean of the teacher's momentum. */
   readonly train_momentum: number;
+  /** The teacher's temperature in this epoch. */
   readonly teacher_temp: number;
+  /** Length of the center after the epoch. */
   readonly center_norm: number;
-  /** The three fields that may differ between two runs of the same configuration. */
+  /** Seconds the epoch took; varies from run to run, as the two below do. */
   readonly seconds: number;
+  /** Images over seconds; varies from run to run. */
   readonly images_per_second: number;
+  /** Bytes the backend holds; varies from backend to backend. */
   readonly memory_bytes: number;
 }
 
@@ -95,7 +129,9 @@ export interface KnnRow {
   readonly network: "teacher" | "student" | "pixels";
   /** Epochs of training behind the network; 0: untrained. */
   readonly epochs: number;
+  /** Updates made so far. */
   readonly step: number;
+  /** One entry for each k. */
   readonly accuracies: readonly KnnAccuracy[];
 }
 

@@ -5,7 +5,9 @@ export type FieldKind = "number" | "integer" | "boolean" | "text" | "choice" | "
 
 /** Everything known about one hyperparameter. `T` includes null when "fit it for me" (or "none") is a value. */
 export interface Field<T = unknown> {
+  /** How words and JSON are read. */
   readonly kind: FieldKind;
+  /** The value when nobody says otherwise. */
   readonly default: T;
   /** What it does and how to choose it, in one line of --help. */
   readonly advice: string;
@@ -13,6 +15,7 @@ export interface Field<T = unknown> {
   readonly unit?: string;
   /** Other flag names, hyphenated, as the reference or other tools spell it. */
   readonly aliases: readonly string[];
+  /** The words a choice may be. */
   readonly choices?: readonly string[];
   /** Smallest value allowed. */
   readonly min?: number;
@@ -26,26 +29,43 @@ export interface Field<T = unknown> {
 
 /** Bounds, unit and other names of a field. */
 export interface FieldOptions {
+  /** The unit of the number. */
   readonly unit?: string;
+  /** Other flag names, hyphenated. */
   readonly aliases?: readonly string[];
+  /** Smallest value allowed. */
   readonly min?: number;
+  /** Largest value allowed. */
   readonly max?: number;
+  /** The value must be larger than this. */
   readonly above?: number;
 }
 
-type Loose<T, V> = V extends null ? T | null : T;
+/** `T`, and null where the default `V` is null. */
+export type Loose<T, V> = V extends null ? T | null : T;
+
+/** As many numbers as `V` has. */
+export type Numbers<V extends readonly number[]> = { readonly [I in keyof V]: number };
 
 function field<T>(kind: FieldKind, value: T, advice: string, options: FieldOptions & { choices?: readonly string[] }) {
   return { aliases: [], ...options, kind, default: value, advice, nullable: value === null } as Field<T>;
 }
 
 /** A real number; a default of null makes null a value. */
-export function number<V extends number | null>(value: V, advice: string, options: FieldOptions = {}) {
+export function number<V extends number | null>(
+  value: V,
+  advice: string,
+  options: FieldOptions = {},
+): Field<Loose<number, V>> {
   return field("number", value as Loose<number, V>, advice, options);
 }
 
 /** A whole number; a default of null makes null a value. */
-export function integer<V extends number | null>(value: V, advice: string, options: FieldOptions = {}) {
+export function integer<V extends number | null>(
+  value: V,
+  advice: string,
+  options: FieldOptions = {},
+): Field<Loose<number, V>> {
   return field("integer", value as Loose<number, V>, advice, options);
 }
 
@@ -55,7 +75,11 @@ export function boolean(value: boolean, advice: string, options: FieldOptions = 
 }
 
 /** A path or a name; a default of null makes null a value. */
-export function text<V extends string | null>(value: V, advice: string, options: FieldOptions = {}) {
+export function text<V extends string | null>(
+  value: V,
+  advice: string,
+  options: FieldOptions = {},
+): Field<Loose<string, V>> {
   return field("text", value as Loose<string, V>, advice, options);
 }
 
@@ -70,13 +94,20 @@ export function choice<const C extends readonly string[]>(
 }
 
 /** As many numbers as the default has, such as a range. */
-export function numbers<const V extends readonly number[]>(value: V, advice: string, options: FieldOptions = {}) {
-  type Same = { readonly [I in keyof V]: number };
-  return field<Same>("numbers", value as unknown as Same, advice, options);
+export function numbers<const V extends readonly number[]>(
+  value: V,
+  advice: string,
+  options: FieldOptions = {},
+): Field<Numbers<V>> {
+  return field<Numbers<V>>("numbers", value as unknown as Numbers<V>, advice, options);
 }
 
 /** One or more whole numbers. */
-export function integers(value: readonly number[], advice: string, options: FieldOptions = {}) {
+export function integers(
+  value: readonly number[],
+  advice: string,
+  options: FieldOptions = {},
+): Field<readonly number[]> {
   return field<readonly number[]>("integers", value, advice, options);
 }
 

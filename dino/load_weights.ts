@@ -12,9 +12,11 @@ export type { NetworkName };
 
 /** Weights by their names inside the network: `backbone.*`, and `head.*` if the file has a head. */
 export interface LoadedWeights {
+  /** Tensors by name. */
   readonly weights: ReadonlyMap<string, LoadedTensor>;
   /** Architecture of the backbone, from the shapes and what the file says about itself. */
   readonly backbone: VitConfig;
+  /** Where they were read. */
   readonly path: string;
   /** Sentences: what fitted, what was left out, what was assumed. */
   readonly notices: readonly string[];

@@ -2,7 +2,9 @@
 
 /** Sums that can be written into a checkpoint. */
 export interface SavedSums {
+  /** Values added. */
   readonly count: number;
+  /** Their sums, by name. */
   readonly sums: Readonly<Record<string, number>>;
 }
 
@@ -11,7 +13,7 @@ export class RunningMean<Name extends string> {
   #count = 0;
   readonly #sums: Record<string, number> = {};
 
-  /** @param saved sums to go on with */
+  /** Begins with nothing, or with saved sums. */
   constructor(readonly names: readonly Name[], saved?: SavedSums) {
     for (const name of names) this.#sums[name] = saved?.sums[name] ?? 0;
     this.#count = saved?.count ?? 0;
@@ -22,6 +24,7 @@ export class RunningMean<Name extends string> {
     return this.#count;
   }
 
+  /** Adds one value of each name. */
   add(values: Readonly<Record<Name, number>>): void {
     this.#count++;
     for (const name of this.names) this.#sums[name] += values[name];
@@ -32,11 +35,13 @@ export class RunningMean<Name extends string> {
     return Object.fromEntries(this.names.map((name) => [name, this.#sums[name] / this.#count])) as Record<Name, number>;
   }
 
+  /** Begins anew. */
   clear(): void {
     this.#count = 0;
     for (const name of this.names) this.#sums[name] = 0;
   }
 
+  /** What a checkpoint keeps. */
   toJSON(): SavedSums {
     return { count: this.#count, sums: { ...this.#sums } };
   }

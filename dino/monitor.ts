@@ -13,6 +13,7 @@ export type CollapseKind = "none" | "uniform" | "one-hot";
 
 /** What {@linkcode diagnose} found. */
 export interface Diagnosis {
+  /** Which collapse, if any. */
   readonly kind: CollapseKind;
   /** A sentence with the values and what to try; empty when nothing is wrong. */
   readonly advice: string;

@@ -42,7 +42,7 @@ export type OptimizerConfig = Pick<Config, "optimizer" | "adamBeta1" | "adamBeta
 export class OptimizerSteps {
   readonly #steps: number[];
 
-  /** @param steps those of a checkpoint, one for each group */
+  /** Begins with no updates, or with `steps` of a checkpoint, one for each group. */
   constructor(readonly config: OptimizerConfig, steps: readonly number[] = Array(PARAMETER_GROUPS).fill(0)) {
     if (steps.length !== PARAMETER_GROUPS || !steps.every((n) => Number.isSafeInteger(n) && n >= 0)) {
       throw new RangeError(`optimizer steps [${steps}]: wants ${PARAMETER_GROUPS} whole numbers`);

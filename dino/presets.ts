@@ -7,6 +7,7 @@ import { nearestName } from "./flags.ts";
 export interface Preset {
   /** What it is for; a figure only with the run that gave it. */
   readonly about: string;
+  /** What it sets; everything else keeps its default. */
   readonly values: Readonly<Partial<Config>>;
 }
 

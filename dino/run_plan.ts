@@ -16,9 +16,13 @@ import { type StepPrograms, stepPrograms } from "./step.ts";
 
 /** A run before it starts. Making one touches no device and writes nothing. */
 export interface RunPlan {
+  /** Every hyperparameter, fitted to the images. */
   readonly config: FittedConfig;
+  /** Student's and teacher's architecture. */
   readonly network: NetworkConfig;
+  /** Number and usual size of the images. */
   readonly facts: ImageFacts;
+  /** Sizes for which room is made. */
   readonly extremes: PixelExtremes;
   /** Images over batch size, rounded down: what does not fill a batch waits for another epoch's order. */
   readonly stepsPerEpoch: number;
@@ -82,8 +86,11 @@ export function networkOf(config: FittedConfig): NetworkConfig {
 
 /** The state of a run, its inputs, and the programs of an update. */
 export interface StepSetup {
+  /** Networks, moments, center and scalars. */
   readonly state: DinoState;
+  /** What the host writes for every update. */
   readonly feed: CropFeed;
+  /** What runs for every update. */
   readonly programs: StepPrograms;
 }
 
@@ -114,10 +121,13 @@ export interface MemoryEstimate {
   readonly parameters: number;
   /** Gradients, and the optimizer's moments. */
   readonly gradients: number;
+  /** The optimizer's moments. */
   readonly optimizer: number;
+  /** The largest program's activations. */
   readonly activations: number;
   /** Pixels, tables, schedules, constants, the center. */
   readonly other: number;
+  /** All of it. */
   readonly total: number;
 }
 

@@ -49,7 +49,9 @@ export function teacherTempAt(epoch: number, warm: number, final: number, warmup
 
 /** What the schedules say about one update. */
 export interface ScheduledValues {
+  /** Learning rate. */
   readonly lr: number;
+  /** Weight decay of the groups that decay. */
   readonly weightDecay: number;
   /** Momentum of the teacher. */
   readonly momentum: number;

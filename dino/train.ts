@@ -24,6 +24,7 @@ import { type DinoState, metricsOfRow, RING_ROWS } from "./state.ts";
 export interface TrainOptions {
   /** Computes; opened and closed by the caller. */
   readonly backend: Backend;
+  /** Images to train on. */
   readonly data: PixelSource;
   /** Labelled images to classify by k-NN; without it a tenth of `data` is, if that has labels. */
   readonly val?: PixelSource;
@@ -37,11 +38,13 @@ export interface TrainOptions {
   readonly overwrite?: boolean;
   /** Aborting it saves a checkpoint after the update at hand and ends training. */
   readonly signal?: AbortSignal;
+  /** Is told everything that happens, in order. */
   readonly onEvent?: (event: TrainEvent) => void;
 }
 
 /** How training ended. */
 export interface TrainResult {
+  /** Why it ended. */
   readonly reason: EndReason;
   /** Updates made. */
   readonly step: number;

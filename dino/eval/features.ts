@@ -21,9 +21,11 @@ import { type LinearFeatureOptions, linearFeatures } from "./linear_features.ts"
 
 /** What is extracted, from what, and how. */
 export interface FeatureOptions {
+  /** Architecture of the network. */
   readonly backbone: VitConfig;
   /** Side of the crop in pixels, a multiple of the patch size. */
   readonly cropSize: number;
+  /** Colour statistics the network was trained with. */
   readonly normalization: Normalization;
   /** Images of one pass. */
   readonly batch: number;
@@ -59,7 +61,7 @@ export class FeatureExtractor {
     private readonly output: Tensor,
   ) {}
 
-  /** @param parameters of the backbone, by their published names */
+  /** Compiles for the backbone whose `parameters` are found by their published names. */
   static async create(backend: Backend, parameters: Parameters, options: FeatureOptions): Promise<FeatureExtractor> {
     const { backbone, cropSize, batch, normalization, features } = options;
     const extremes = pixelExtremes(...options.sources);

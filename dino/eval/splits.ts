@@ -5,7 +5,9 @@ import type { PixelSource } from "../data/dataset.ts";
 
 /** Images of a source, with their classes. */
 export interface LabelledImages {
+  /** Where the images are. */
   readonly source: PixelSource;
+  /** Which of them. */
   readonly indices: Uint32Array;
   /** [indices], 0 … classes − 1, one numbering for both sides. */
   readonly labels: Int32Array;
@@ -13,7 +15,9 @@ export interface LabelledImages {
 
 /** Both sides of a k-NN evaluation. */
 export interface EvaluationSplit {
+  /** Those that vote. */
   readonly train: LabelledImages;
+  /** Those that are classified. */
   readonly test: LabelledImages;
   /** In words, for the log. */
   readonly description: string;
