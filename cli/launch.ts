@@ -15,6 +15,10 @@ export interface LaunchOptions {
   readonly onEvent: (event: ComputeEvent) => void;
   /** What the launcher itself has to say. */
   readonly onNotice: (message: string) => void;
+  /** What the compute process says on stderr. Default: passed on. */
+  readonly onError?: (line: string) => void;
+  /** The program to start; default: this one. */
+  readonly command?: (mode: Mode) => Deno.Command;
 }
 
 /**
@@ -33,28 +37,34 @@ export async function launch(job: Job, options: LaunchOptions): Promise<number> 
   return (await runOnce(job, "checked", options)).code;
 }
 
-async function runOnce(job: Job, mode: Mode, { onEvent, onNotice }: LaunchOptions) {
-  const child = computeCommand(mode).spawn();
+async function runOnce(job: Job, mode: Mode, options: LaunchOptions) {
+  const { onEvent, onNotice, onError = (line) => console.error(line), command = computeCommand } = options;
+  const child = command(mode).spawn();
   const input = child.stdin.getWriter();
   let ready = false, failed = false;
   const signals = forwardSignals(child, input, onNotice);
   try {
     await input.write(new TextEncoder().encode(JSON.stringify(job) + "\n"));
   } catch { /* ended already: its status says why */ }
-  const errors = passErrors(child.stderr);
+  // What a process says that never got ready is its reason, unless there is another way.
+  const held: string[] = [];
+  const errors = passErrors(child.stderr, (line) => ready ? onError(line) : held.push(line));
   for await (const line of lines(child.stdout)) {
     const event = JSON.parse(line) as ComputeEvent;
-    if (event.type === "ready") ready = true;
+    if (event.type === "ready") {
+      ready = true;
+      for (const line of held.splice(0)) onError(line);
+    }
     if (event.type === "failure") failed = true;
     onEvent(event);
   }
   const status = await child.status;
-  const said = await errors;
+  await errors;
   signals.remove();
   await input.close().catch(() => {});
   const stopped = signals.received !== undefined;
   if (!ready && mode === "turbo" && !stopped && !Deno.build.standalone) return { ready, stopped, code: status.code };
-  for (const line of ready ? [] : said) console.error(line);
+  for (const line of held) onError(line);
   return { ready, stopped, code: exitCode(status, mode, signals.received, failed || !ready, onNotice) };
 }
 
@@ -174,12 +184,10 @@ async function* lines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string
   }
 }
 
-/** Hands on what a process says on stderr once it is ready, but for what only alarms; keeps what it said before. */
-async function passErrors(stream: ReadableStream<Uint8Array>): Promise<string[]> {
-  const said: string[] = [];
+/** Hands on what a process says on stderr, but for what only alarms. */
+async function passErrors(stream: ReadableStream<Uint8Array>, hand: (line: string) => void): Promise<void> {
   for await (const line of lines(stream)) {
     if (/XDG_RUNTIME_DIR/.test(line)) continue; // Vulkan's loader, wherever nobody is logged in at a screen
-    said.push(line);
+    hand(line);
   }
-  return said;
 }
