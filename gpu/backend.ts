@@ -7,6 +7,7 @@ import { byteLength, bytesPerElement, hostArray, size, type Tensor, type TensorD
 import { writeBytes } from "./bytes.ts";
 import { messageOf, type OpenedDevice } from "./device.ts";
 import { GpuExecutable, type Host } from "./executable.ts";
+import { LANE_COUNTS } from "./kernels/lane_product.ts";
 import { lower, type LoweringLimits, type MatmulChooser } from "./lowering.ts";
 import { Memory } from "./memory.ts";
 import { Pacer } from "./pace.ts";
@@ -21,8 +22,8 @@ export class WebGpuBackend implements Backend, Host {
   readonly description: string;
   readonly device: GPUDevice;
   readonly timestamps: boolean;
-  /** What the kernels are lowered for. */
-  readonly limits: LoweringLimits;
+  /** What kernels are lowered for; a test may narrow it before compiling. */
+  limits: LoweringLimits;
   readonly buffers: Memory;
   readonly pipelines: PipelineCache;
   /** Replaces the guess which variant a product takes; a test sets it before compiling. */
@@ -44,6 +45,7 @@ export class WebGpuBackend implements Backend, Host {
       bindingBytes: limits.maxStorageBufferBindingSize,
       workgroupBytes: limits.maxComputeWorkgroupStorageSize,
       fallback: summary.fallback,
+      lanes: summary.fallback && LANE_COUNTS.includes(opened.subgroupSize) ? opened.subgroupSize : 0,
     };
     this.buffers = new Memory(device, Math.floor(Math.min(limits.maxBufferSize, chunkBytes) / 256) * 256);
     this.pipelines = new PipelineCache(device);

@@ -21,6 +21,8 @@ export interface DeviceOptions {
   readonly allowFallback?: boolean;
   /** Where adapters come from; default `navigator.gpu`. */
   readonly gpu?: GPU;
+  /** Use subgroups where that is known to help; default true. */
+  readonly subgroups?: boolean;
 }
 
 /** An open device, and the limits it was granted. */
@@ -28,6 +30,8 @@ export interface OpenedDevice {
   readonly device: GPUDevice;
   readonly summary: AdapterSummary;
   readonly timestamps: boolean;
+  /** Invocations that run in lockstep, where all subgroups of the adapter have the same number and it was granted; else 0. */
+  readonly subgroupSize: number;
 }
 
 /** Software implementations by the name their drivers give; Deno 2.7 does not set `isFallbackAdapter` for them. */
@@ -57,9 +61,20 @@ export async function openDevice(options: DeviceOptions = {}): Promise<OpenedDev
   const found = await listAdapters(gpu);
   const chosen = choose(found, options);
   const { adapter, summary } = chosen;
-  const timestamps = adapter.features.has("timestamp-query");
-  const device = await requestDevice(adapter, summary, timestamps);
-  return { device, summary, timestamps };
+  const features = ["timestamp-query"].filter((name) => adapter.features.has(name as GPUFeatureName));
+  const timestamps = features.length > 0;
+  const { subgroupMinSize = 0, subgroupMaxSize = 1 } = adapter.info as {
+    subgroupMinSize?: number;
+    subgroupMaxSize?: number;
+  };
+  if (options.subgroups !== false && summary.fallback && subgroupMinSize === subgroupMaxSize) {
+    // Granted though an adapter may not list it. Only the kernels for software adapters use subgroups.
+    const device = await requestDevice(adapter, summary, [...features, "subgroups"]).catch(() => undefined);
+    if (device) return { device, summary, timestamps, subgroupSize: subgroupMinSize };
+    return await openDevice({ ...options, subgroups: false }); // a refused adapter may be used up: ask for it again
+  }
+  const device = await requestDevice(adapter, summary, features);
+  return { device, summary, timestamps, subgroupSize: 0 };
 }
 
 function systemGpu(): GPU | undefined {
@@ -140,7 +155,7 @@ function choose(found: readonly Found[], { adapter, allowFallback = false }: Dev
 async function requestDevice(
   adapter: GPUAdapter,
   summary: AdapterSummary,
-  timestamps: boolean,
+  requiredFeatures: readonly string[],
 ): Promise<GPUDevice> {
   const requiredLimits: Record<string, number> = {};
   for (const [name, wanted] of Object.entries(WANTED)) {
@@ -151,7 +166,7 @@ async function requestDevice(
     return await adapter.requestDevice({
       label: "denodino",
       requiredLimits,
-      requiredFeatures: timestamps ? ["timestamp-query"] : [],
+      requiredFeatures: requiredFeatures as GPUFeatureName[],
     });
   } catch (cause) {
     throw new Error(

@@ -27,6 +27,9 @@ export interface ReadyDispatch {
   readonly op: number;
 }
 
+/** Bytes of the largest `Params` struct, that of the lane product. */
+const LARGEST_PARAMS = 128;
+
 /** A program made ready for a device. */
 export class GpuExecutable implements Executable {
   readonly profile?: () => Promise<Float64Array>;
@@ -101,12 +104,11 @@ export class GpuExecutable implements Executable {
   }
 
   #offset(i: number): number {
-    // The largest Params struct is 64 bytes, within any device's alignment times two.
-    return i * Math.ceil(64 / this.#stride) * this.#stride;
+    return i * Math.ceil(LARGEST_PARAMS / this.#stride) * this.#stride;
   }
 
   #packParams(): Uint8Array {
-    const data = new DataView(new ArrayBuffer(this.#offset(this.dispatches.length) + 64));
+    const data = new DataView(new ArrayBuffer(this.#offset(this.dispatches.length) + LARGEST_PARAMS));
     this.dispatches.forEach(({ params }, i) => writeParams(data, this.#offset(i), params));
     return new Uint8Array(data.buffer);
   }

@@ -14,8 +14,10 @@ export interface LoweringLimits {
   readonly bindingBytes: number;
   /** Memory of a workgroup in bytes. */
   readonly workgroupBytes: number;
-  /** A software adapter: small tiles, whose pipelines build fast. */
+  /** A software adapter: short kernels, which build fast. */
   readonly fallback: boolean;
+  /** On a software adapter with subgroups of a size the lane kernels are written for, that size; else 0. */
+  readonly lanes: number;
 }
 
 /** WebGPU's default limits, for planning without a device. */
@@ -23,6 +25,7 @@ export const DEFAULT_LIMITS: LoweringLimits = {
   bindingBytes: 2 ** 31 - 4,
   workgroupBytes: 32768,
   fallback: false,
+  lanes: 0,
 };
 
 /** Which variant a product takes; the default is a guess from the shape, a tuner knows better. */

@@ -10,9 +10,9 @@ export interface Tile {
   readonly tn: number;
 }
 
-/** A tile, and into how many parts the inner extent is split (1: not at all). */
+/** A tile, or the kernel for software adapters; and into how many parts the inner extent is split (1: not at all). */
 export interface TileChoice {
-  readonly tile: Tile;
+  readonly tile: Tile | "lanes";
   readonly splits: number;
 }
 
@@ -72,8 +72,9 @@ export function splitsFor({ m, n, k }: MatmulShape): number {
 }
 
 /** A tile by rules of thumb: large ones reuse more, but lose what they pad and what they leave idle. */
-export function chooseTile(shape: MatmulShape, { fallback, workgroupBytes }: LoweringLimits): TileChoice {
+export function chooseTile(shape: MatmulShape, { fallback, lanes, workgroupBytes }: LoweringLimits): TileChoice {
   const { m, n, k } = shape;
+  if (lanes > 0) return { tile: "lanes", splits: 1 };
   // A software adapter gains from reuse in registers only, and takes seconds to build a large tile.
   if (fallback) return { tile: m * n * k < LARGE_FOR_SOFTWARE ? TILES["32x32x8"] : TILES["64x64x16r8"], splits: 1 };
   const splits = splitsFor(shape);

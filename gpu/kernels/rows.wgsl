@@ -5,8 +5,11 @@ var<workgroup> meeting: array<vec4f, 64>;
 var<workgroup> upper: array<vec4f, 4>; // when a row has 256 lanes: sums or maxima of sixteen at a time
 
 // Sum of `value` over the lanes of a row; every lane gets it. The order of the sum is fixed.
-// LANES is 32, or 256 (then a workgroup has one row). Writes to `upper` come a barrier after its last reads.
+// LANES is at most 32, or 256 (then a workgroup has one row). Writes to `upper` come a barrier after its last reads.
 fn rowSum(value: f32, row: u32, lane: u32) -> f32 {
+  if (LANES == 1u) {
+    return value;
+  }
   let slot = row * LANES + lane;
   meeting[slot / 4u][slot % 4u] = value;
   workgroupBarrier();
@@ -28,6 +31,9 @@ fn rowSum(value: f32, row: u32, lane: u32) -> f32 {
 }
 
 fn rowMax(value: f32, row: u32, lane: u32) -> f32 {
+  if (LANES == 1u) {
+    return value;
+  }
   let slot = row * LANES + lane;
   meeting[slot / 4u][slot % 4u] = value;
   workgroupBarrier();

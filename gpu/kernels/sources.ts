@@ -15,6 +15,7 @@ import centerUpdate from "./center_update.wgsl" with { type: "text" };
 import centeredSoftmax from "./centered_softmax.wgsl" with { type: "text" };
 import checkFinite from "./check_finite.wgsl" with { type: "text" };
 import columnSum from "./column_sum.wgsl" with { type: "text" };
+import clearColumns from "./clear_columns.wgsl" with { type: "text" };
 import copy from "./copy.wgsl" with { type: "text" };
 import dinoLoss from "./dino_loss.wgsl" with { type: "text" };
 import ema from "./ema.wgsl" with { type: "text" };
@@ -40,6 +41,8 @@ import rows from "./rows.wgsl" with { type: "text" };
 import scalar from "./scalar.wgsl" with { type: "text" };
 import scaleRows from "./scale_rows.wgsl" with { type: "text" };
 import scatterRows from "./scatter_rows.wgsl" with { type: "text" };
+import scoreGradient from "./score_gradient.wgsl" with { type: "text" };
+import softmaxRows from "./softmax_rows.wgsl" with { type: "text" };
 import sum from "./sum.wgsl" with { type: "text" };
 import topK from "./top_k.wgsl" with { type: "text" };
 import unpatchify from "./unpatchify.wgsl" with { type: "text" };
@@ -61,6 +64,7 @@ const FILES = {
   center_update: centerUpdate,
   centered_softmax: centeredSoftmax,
   check_finite: checkFinite,
+  clear_columns: clearColumns,
   column_sum: columnSum,
   copy,
   dino_loss: dinoLoss,
@@ -87,6 +91,8 @@ const FILES = {
   scalar,
   scale_rows: scaleRows,
   scatter_rows: scatterRows,
+  score_gradient: scoreGradient,
+  softmax_rows: softmaxRows,
   sum,
   top_k: topK,
   unpatchify,

@@ -13,6 +13,7 @@ import {
 import { kernel } from "../kernels/sources.ts";
 import type { Lowering } from "../lowering.ts";
 import { widthOf } from "./elementwise.ts";
+import { lowerLaneAttention, lowerLaneAttentionBackward, prefersLanes } from "./lane_attention.ts";
 
 /** Rows of a thread on a software adapter, which builds a long kernel for seconds. */
 const LARGEST_ON_FALLBACK = 2;
@@ -28,6 +29,7 @@ function tileFor(
 }
 
 export function lowerAttention(l: Lowering, op: OpOf<"attention">): void {
+  if (prefersLanes(l, op.attrs)) return lowerLaneAttention(l, op);
   const { images, tokens, heads, queries } = op.attrs;
   const width = headWidth(op.in.qkv, op.attrs);
   const tile = tileFor(l, op.attrs, width, forwardBytes);
@@ -52,6 +54,7 @@ export function lowerAttentionBackward(l: Lowering, op: OpOf<"attentionBackward"
     { u: [asking, heads, queries, width / vector] },
     Math.ceil(asking / 256),
   );
+  if (prefersLanes(l, op.attrs)) return lowerLaneAttentionBackward(l, op, delta);
   const bindings = [l.of(op.in.dy), l.of(op.in.qkv), l.of(op.in.lse), delta, l.of(op.out.dqkv)];
   const tile = tileFor(l, op.attrs, width, backwardBytes);
   const variant = { width, ...tile };

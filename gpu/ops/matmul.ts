@@ -7,6 +7,7 @@ import { matmulKernel } from "../kernels/matmul.ts";
 import { SPLIT_STEP } from "../kernels/matmul_tiles.ts";
 import type { Lowering } from "../lowering.ts";
 import { widthOf } from "./elementwise.ts";
+import { emitLaneProduct } from "./lane_product.ts";
 import type { Binding } from "../dispatch.ts";
 
 /** Bits of the epilogue, as `epilogue.wgsl` has them. */
@@ -23,14 +24,30 @@ export function lowerMatmul(l: Lowering, op: OpOf<"matmul">): void {
   const rowsPerScale = rowScale ? m / size(rowScale) : 1;
   const gelu = epilogue !== "none";
   const { tile, splits: wanted } = l.chooseMatmul({ m, n, k, transA, transB }, l.limits);
+  const a = l.of(op.in.a), b = l.of(op.in.b), c = l.of(op.out.c);
+  const epilogueSlots = [l.of(bias), l.of(residual), l.of(rowScale), l.of(pre)];
+  const width = widthOf(n);
+  const emitEpilogue = (partial: Binding, splits: number) =>
+    l.emit(
+      kernel("matmul_split_sum", { width, with: ["math", "epilogue"], constants: { WITH_GELU: 1 } }),
+      [partial, c, ...epilogueSlots],
+      { u: [m * n / width, n / width, splits, flags, rowsPerScale] },
+      Math.ceil(m * n / width / 256),
+    );
+  if (tile === "lanes") {
+    const to = flags === 0 ? c : l.scratch(m * n * 4);
+    const placeA = transA ? { row: 1, column: m } : { row: k, column: 1 };
+    const placeB = transB ? { row: 1, column: k } : { row: n, column: 1 };
+    emitLaneProduct(l, { m, n, k }, [a, placeA], [b, placeB], [to, { row: n, column: 1 }]);
+    if (flags !== 0) emitEpilogue(to, 1);
+    return;
+  }
   // Whole steps a split, and no split without work.
   const perSplit = Math.max(SPLIT_STEP, Math.ceil(Math.ceil(k / wanted) / SPLIT_STEP) * SPLIT_STEP);
   const splits = Math.max(1, Math.ceil(k / perSplit));
   const vector = widthOf(n, transA ? m : k, ...(transB ? [k] : [])) === 4;
   const tilesM = Math.ceil(m / tile.bm), tilesN = Math.ceil(n / tile.bn);
   const u = [m, n, k, flags, rowsPerScale, tilesM, tilesN, splits, perSplit];
-  const epilogueSlots = [l.of(bias), l.of(residual), l.of(rowScale), l.of(pre)];
-  const a = l.of(op.in.a), b = l.of(op.in.b), c = l.of(op.out.c);
   const emit = (to: Binding, split: boolean, slots: readonly Binding[]) => {
     const variant = matmulKernel({ tile, transA, transB, vector, gelu: gelu && !split, split });
     l.emit(variant, [a, b, to, ...slots], { u }, tilesM * tilesN * splits);
@@ -42,11 +59,5 @@ export function lowerMatmul(l: Lowering, op: OpOf<"matmul">): void {
   const partial = l.scratch(splits * m * n * 4);
   const none = l.of(undefined);
   emit(partial, true, [none, none, none, none]);
-  const width = widthOf(n);
-  l.emit(
-    kernel("matmul_split_sum", { width, with: ["math", "epilogue"], constants: { WITH_GELU: 1 } }),
-    [partial, c, ...epilogueSlots],
-    { u: [m * n / width, n / width, splits, flags, rowsPerScale] },
-    Math.ceil(m * n / width / 256),
-  );
+  emitEpilogue(partial, splits);
 }

@@ -5,8 +5,9 @@ import type { Lowering } from "../lowering.ts";
 import { emitColumnSum, matrixOf } from "./elementwise.ts";
 import type { Kernel } from "../shader.ts";
 
-/** Threads that share a row: 32 while each still has something to do, so that a workgroup takes eight rows. */
-function lanesFor(columns: number, width: number): number {
+/** Threads that share a row: 32 while rows are short, so that a workgroup takes eight; on a software adapter, where meeting is dear, one. */
+function lanesFor({ limits: { fallback } }: Lowering, columns: number, width: number): number {
+  if (fallback) return 1;
   return columns / width > 512 ? 256 : 32;
 }
 
@@ -16,7 +17,7 @@ function rowKernel(name: KernelFile, width: 1 | 4, lanes: number, constants = {}
 
 export function lowerLayerNorm(l: Lowering, op: OpOf<"layerNorm">): void {
   const { rows, columns, width } = matrixOf(op.in.x);
-  const lanes = lanesFor(columns, width);
+  const lanes = lanesFor(l, columns, width);
   l.emit(
     rowKernel("layer_norm", width, lanes),
     [l.of(op.in.x), l.of(op.in.weight), l.of(op.in.bias), l.of(op.out.y), l.of(op.out.stats)],
@@ -37,7 +38,7 @@ export function lowerLayerNormBackward(l: Lowering, op: OpOf<"layerNormBackward"
   const walkers = Math.max(1, Math.min(STRIP, Math.floor(256 / (columns / width)))); // rows walked side by side
   const partial = l.scratch(hasParams ? strips * 2 * columns * 4 : 16);
   l.emit(
-    rowKernel("layer_norm_backward", width, lanesFor(columns, width), { STRIP }),
+    rowKernel("layer_norm_backward", width, l.limits.fallback ? 8 : lanesFor(l, columns, width), { STRIP }),
     [l.of(op.in.dy), l.of(op.in.x), l.of(op.in.stats), l.of(op.in.weight), l.of(dx), partial],
     {
       u: [rows, columns / width, Number(dx !== undefined), Number(hasParams), Number(accumulateX), walkers],
@@ -63,7 +64,7 @@ export function lowerLayerNormBackward(l: Lowering, op: OpOf<"layerNormBackward"
 
 export function lowerL2Normalize(l: Lowering, op: OpOf<"l2Normalize">): void {
   const { rows, columns, width } = matrixOf(op.in.x);
-  const lanes = lanesFor(columns, width);
+  const lanes = lanesFor(l, columns, width);
   l.emit(
     rowKernel("l2_normalize", width, lanes),
     [l.of(op.in.x), l.of(undefined), l.of(op.out.y), l.of(op.out.norm)],
@@ -74,7 +75,7 @@ export function lowerL2Normalize(l: Lowering, op: OpOf<"l2Normalize">): void {
 
 export function lowerL2NormalizeBackward(l: Lowering, op: OpOf<"l2NormalizeBackward">): void {
   const { rows, columns, width } = matrixOf(op.in.y);
-  const lanes = lanesFor(columns, width);
+  const lanes = lanesFor(l, columns, width);
   l.emit(
     rowKernel("l2_normalize_backward", width, lanes),
     [l.of(op.in.dy), l.of(op.in.y), l.of(op.in.norm), l.of(op.out.dx)],
@@ -85,7 +86,7 @@ export function lowerL2NormalizeBackward(l: Lowering, op: OpOf<"l2NormalizeBackw
 
 export function lowerWeightNorm(l: Lowering, op: OpOf<"weightNorm">): void {
   const { rows, columns, width } = matrixOf(op.in.v);
-  const lanes = lanesFor(columns, width);
+  const lanes = lanesFor(l, columns, width);
   l.emit(
     rowKernel("l2_normalize", width, lanes),
     [l.of(op.in.v), l.of(op.in.gain), l.of(op.out.weight), l.of(op.out.norm)],
@@ -96,7 +97,7 @@ export function lowerWeightNorm(l: Lowering, op: OpOf<"weightNorm">): void {
 
 export function lowerWeightNormBackward(l: Lowering, op: OpOf<"weightNormBackward">): void {
   const { rows, columns, width } = matrixOf(op.in.v);
-  const lanes = lanesFor(columns, width);
+  const lanes = lanesFor(l, columns, width);
   const { dv, dgain } = op.out;
   l.emit(
     rowKernel("weight_norm_backward", width, lanes),

@@ -143,7 +143,7 @@ onGpu("a profile has a time for each operation", async (backend) => {
 });
 
 onGpu("a tensor beyond the adapter's binding limit is refused with bytes and a fix", async (backend) => {
-  (backend as { limits: WebGpuBackend["limits"] }).limits = { ...backend.limits, bindingBytes: 1024 };
+  backend.limits = { ...backend.limits, bindingBytes: 1024 };
   const { program } = chain();
   const error = await assertRejects(() => backend.compile(program()), RangeError, "binds at most 1024");
   assertStringIncludes(error.message, "smaller batch");
