@@ -43,6 +43,7 @@ export interface EvaluationOutcome {
 const EVALUATIONS: Readonly<Record<string, () => Promise<EvaluationCommand<any>>>> = {
   features: async () => (await import("./features.ts")).command,
   linear: async () => (await import("./linear.ts")).command,
+  few_shot: async () => (await import("./few_shot.ts")).command,
   retrieval: async () => (await import("./retrieval.ts")).command,
   copy_detection: async () => (await import("./copy_detection.ts")).command,
   video_segmentation: async () => (await import("./video_segmentation.ts")).command,
