@@ -20,10 +20,14 @@ const VIT_FILES: Readonly<Record<string, string>> = {
   "vit_base/8": "dino_vitbase8",
 };
 
-/** Parameters of the release's other backbones, running statistics not counted. */
-const OTHER_FILES: Readonly<Record<string, readonly [file: string, parameters: number]>> = {
-  resnet: ["dino_resnet50", 23_508_032],
-};
+/** The release's other backbones, told by their parameters (running statistics not counted). */
+const OTHER_FILES: readonly (readonly [family: string, parameters: number, file: string])[] = [
+  ["resnet", 23_508_032, "dino_resnet50"],
+  ["xcit", 25_868_304, "dino_xcit_small_12_p16"],
+  ["xcit", 25_828_032, "dino_xcit_small_12_p8"],
+  ["xcit", 83_882_752, "dino_xcit_medium_24_p16"],
+  ["xcit", 83_810_624, "dino_xcit_medium_24_p8"],
+];
 
 /**
  * Describes the networks of a file; never throws for a file that merely holds none.
@@ -31,7 +35,8 @@ const OTHER_FILES: Readonly<Record<string, readonly [file: string, parameters: n
  * @param given what the file cannot tell about a ViT
  */
 export async function describeLayout(file: TensorFile, given: VitReading["config"] = {}): Promise<LayoutDescription> {
-  const sentences: string[] = [];
+  const linear = await readLinearClassifier(file).catch(() => undefined);
+  const sentences = linear ? [`a linear classifier of ${linear.classes} classes on ${linear.features} features`] : [];
   let published: string | undefined;
   const full = ["student", "teacher"].every((role) =>
     [...file.tensors.keys()].some((name) => name.startsWith(`${role}.`))
@@ -43,7 +48,7 @@ export async function describeLayout(file: TensorFile, given: VitReading["config
     } catch (error) {
       const student = onlyStudent(file);
       if (!student) {
-        sentences.push((error as Error).message.replace(`${file.name}: `, ""));
+        if (!linear) sentences.push((error as Error).message.replace(`${file.name}: `, ""));
         continue;
       }
       network = student;
@@ -51,13 +56,11 @@ export async function describeLayout(file: TensorFile, given: VitReading["config
     const { sentence, name } = describeNetwork(network, given, full ? role : undefined);
     sentences.push(sentence);
     if (name && network.layout === "DINO or timm") {
-      const bare = network.prefix === "" && network.rest.length === 0;
+      const bare = network.prefix === "" && network.rest.every((name) => name.endsWith(".num_batches_tracked"));
       if (bare) published = `${name}_pretrain.pth`;
       else if (full) published = `${name}_pretrain_full_checkpoint.pth`;
     }
   }
-  const linear = await readLinearClassifier(file).catch(() => undefined);
-  if (linear) sentences.push(`a linear classifier of ${linear.classes} classes on ${linear.features} features`);
   return { sentences, published };
 }
 
@@ -79,9 +82,9 @@ function describeNetwork(network: NetworkTensors, given: VitReading["config"], r
   const end = `${count.toLocaleString("en").replaceAll(",", " ")} parameters${head}; names as in ${names}`;
   const whose = role ? `${role}: ` : "";
   if (network.family !== "vit") {
-    const [name, parameters] = OTHER_FILES[network.family] ?? [];
     const what = network.family === "resnet" ? "a ResNet" : "an XCiT";
-    return { sentence: `${whose}${what}, ${end}`, name: parameters === count ? name : undefined };
+    const [, , name] = OTHER_FILES.find(([family, size]) => family === network.family && size === count) ?? [];
+    return { sentence: `${whose}${what}, ${end}`, name };
   }
   try {
     const { config, notices } = inferVit(network, given);
