@@ -41,7 +41,7 @@ async function runOnce(job: Job, mode: Mode, options: LaunchOptions) {
   const { onEvent, onNotice, onError = (line) => console.error(line), command = computeCommand } = options;
   const child = command(mode).spawn();
   const input = child.stdin.getWriter();
-  let ready = false, failed = false;
+  let ready = false, explained = false;
   const signals = forwardSignals(child, input, onNotice);
   try {
     await input.write(new TextEncoder().encode(JSON.stringify(job) + "\n"));
@@ -55,7 +55,7 @@ async function runOnce(job: Job, mode: Mode, options: LaunchOptions) {
       ready = true;
       for (const line of held.splice(0)) onError(line);
     }
-    if (event.type === "failure") failed = true;
+    if (event.type === "failure" || event.type === "end") explained = true;
     onEvent(event);
   }
   const status = await child.status;
@@ -65,7 +65,7 @@ async function runOnce(job: Job, mode: Mode, options: LaunchOptions) {
   const stopped = signals.received !== undefined;
   if (!ready && mode === "turbo" && !stopped && !Deno.build.standalone) return { ready, stopped, code: status.code };
   for (const line of held) onError(line);
-  return { ready, stopped, code: exitCode(status, mode, signals.received, failed || !ready, onNotice) };
+  return { ready, stopped, code: exitCode(status, mode, signals.received, explained || !ready, onNotice) };
 }
 
 function exitCode(

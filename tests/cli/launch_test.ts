@@ -46,16 +46,9 @@ Deno.test({
   name: "launch: a segmentation fault in turbo mode is told as what it is, with the way to find it",
   ignore: onX86.ignore || Deno.build.os === "windows",
   fn: async () => {
-    for (
-      const end of [
-        `Deno.kill(Deno.pid, "SIGSEGV"); await new Promise(() => setTimeout(() => {}, 1e4))`,
-        "Deno.exit(139)",
-      ]
-    ) {
-      const { code, notices, modes } = await launched(`${READY} ${end}`);
-      assertEquals([code, modes], [1, ["turbo"]]);
-      assertStringIncludes(notices, "--checked");
-    }
+    const { code, notices, modes } = await launched(`${READY} Deno.exit(139)`); // what a shell says of the signal
+    assertEquals([code, modes], [1, ["turbo"]]);
+    assertStringIncludes(notices, "--checked");
   },
 });
 
