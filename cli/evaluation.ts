@@ -7,7 +7,6 @@ import { isImageName } from "../dino/data/decode.ts";
 import { openPixels } from "../dino/data/open.ts";
 import { loadSample } from "../dino/data/sample.ts";
 import { boolean, choice, type Field, text } from "../dino/field.ts";
-import { RunFolder } from "../dino/run_folder.ts";
 import { DecoderPool } from "./decoder_pool.ts";
 import type { EvaluationContext, EvaluationOutcome } from "./evaluation_job.ts";
 import { EXIT_INTERRUPTED, exitStatus } from "./failure.ts";
@@ -16,6 +15,7 @@ import { helpText } from "./help.ts";
 import { checkedBinary, launch } from "./launch.ts";
 import type { DeviceChoice, EvaluationJob } from "./messages.ts";
 import { Progress } from "./progress.ts";
+import { weightsPath } from "./weights_path.ts";
 
 /** Where the weights are. */
 const weightsFields = {
@@ -44,6 +44,11 @@ const output = {
 
 const COMMON = { ...weightsFields, ...imageFields, ...device, ...output };
 
+/** What --weights said. */
+export interface WeightsFlag {
+  readonly weights: string | null;
+}
+
 /** Values of a table of fields. */
 export type Values<F> = { readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never };
 
@@ -68,6 +73,11 @@ export interface EvaluationCommand<F extends Readonly<Record<string, Field>>> {
   readonly about: string;
   readonly after?: readonly string[];
   readonly fields: F;
+  /** Finds weights among the words that are no flags; left out, the one word is the weights. What it returns as `words` reaches the other functions in `flags.words`. */
+  readWords?(
+    positional: readonly string[],
+    flags: Values<F> & WeightsFlag,
+  ): Promise<{ readonly weights: string; readonly words: readonly string[] }>;
   /** Which images it reads, by name. */
   sources(flags: Values<F>, extra: unknown): Readonly<Record<string, SourceRequest>>;
   /** Reads what is neither weights nor images (ground truth), and checks flags; its result reaches `evaluate` as `extra`. */
@@ -103,8 +113,10 @@ async function run<F extends Readonly<Record<string, Field>>>(
   const defaults = Object.fromEntries(
     groups.flatMap(({ fields }) => Object.entries(fields).map(([key, field]) => [key, field.default])),
   );
-  const flags = { ...defaults, ...given } as Values<F> & Values<typeof COMMON> & DeviceChoice;
-  const weights = await weightsFile(positional, flags.weights, command.usage);
+  const typed = { ...defaults, ...given } as Values<F> & Values<typeof COMMON> & DeviceChoice;
+  const read = await command.readWords?.(positional, typed);
+  const flags = read ? { ...typed, words: read.words } : typed;
+  const weights = await weightsFile(read ? [read.weights] : positional, read ? null : flags.weights, command.usage);
   const extra = await command.prepare?.(flags) ?? null;
   const progress = new Progress({ json: false, quiet: flags.quiet || flags.json });
   const temporary = await Deno.makeTempDir({ prefix: `denodino-${command.name}-` });
@@ -227,14 +239,5 @@ async function weightsFile(positional: readonly string[], flag: string | null, u
       words.length === 0 ? `wants a run folder or a file of weights: ${usage}` : `unexpected word ${words[1]}`,
     );
   }
-  const [path] = words;
-  const stat = await Deno.stat(path).catch(() => {
-    throw new RangeError(`${path}: no such run folder or file of weights`);
-  });
-  if (!stat.isDirectory) return path;
-  const { folder } = await RunFolder.open(path).catch((error) => {
-    throw new RangeError(`${path}: is no run folder: ${(error as Error).message}`);
-  });
-  folder.close();
-  return folder.latestPath;
+  return await weightsPath(words[0]);
 }

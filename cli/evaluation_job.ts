@@ -7,7 +7,7 @@ import { readTrainingState } from "../dino/checkpoint.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import { reopenPixels } from "../dino/data/open.ts";
 import { uploadBackbone } from "../dino/eval/backbone.ts";
-import { loadWeights } from "../dino/load_weights.ts";
+import { loadWeights, type NetworkName } from "../dino/load_weights.ts";
 import { openBackend } from "./backend.ts";
 import type { ComputeContext } from "./compute.ts";
 import type { EvaluationCommand } from "./evaluation.ts";
@@ -21,6 +21,8 @@ export interface EvaluationContext {
   /** Of the run the weights come from, or ImageNet's. */
   readonly normalization: Normalization;
   readonly weightsPath: string;
+  /** Which network of a checkpoint they are. */
+  readonly network: NetworkName;
   readonly sources: Readonly<Record<string, PixelSource>>;
   /** What `prepare` made. */
   readonly extra: unknown;
@@ -43,6 +45,7 @@ export interface EvaluationOutcome {
 const EVALUATIONS: Readonly<Record<string, () => Promise<EvaluationCommand<any>>>> = {
   features: async () => (await import("./features.ts")).command,
   linear: async () => (await import("./linear.ts")).command,
+  search: async () => (await import("./search.ts")).command,
   few_shot: async () => (await import("./few_shot.ts")).command,
   retrieval: async () => (await import("./retrieval.ts")).command,
   copy_detection: async () => (await import("./copy_detection.ts")).command,
@@ -68,6 +71,7 @@ export async function runEvaluationJob(job: EvaluationJob, { tell, signal }: Com
       parameters,
       normalization: ours ? { mean: ours.mean, deviation: ours.std } : IMAGENET_NORMALIZATION,
       weightsPath: loaded.path,
+      network: job.network,
       sources,
       extra: job.extra,
       signal,

@@ -5,10 +5,12 @@ import type { EvaluationCommand } from "../../cli/evaluation.ts";
 import { command as features } from "../../cli/features.ts";
 import { command as linear } from "../../cli/linear.ts";
 import { command as retrieval } from "../../cli/retrieval.ts";
+import { command as search } from "../../cli/search.ts";
 import { command as videoSegmentation } from "../../cli/video_segmentation.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
 import { openPixels } from "../../dino/data/open.ts";
 import { uploadBackbone } from "../../dino/eval/backbone.ts";
+import { nearDuplicates } from "../../dino/eval/image_index.ts";
 import { loadWeights } from "../../dino/load_weights.ts";
 import type { Backend } from "../../models/graph/backend.ts";
 import { IMAGENET_NORMALIZATION } from "../../models/graph/ops/augment.ts";
@@ -57,6 +59,7 @@ async function evaluate(
       parameters: uploaded.parameters,
       normalization: IMAGENET_NORMALIZATION,
       weightsPath: loaded.path,
+      network: "teacher",
       sources,
       extra,
       signal: new AbortController().signal,
@@ -152,6 +155,27 @@ onEachBackend("retrieval and copy detection: copies are found, mistakes are name
       () => evaluate(backend, folder, retrieval, { data, groundTruth, cropQueries: true }),
       RangeError,
       "no boxes",
+    );
+    const index = join(folder, "index.safetensors"), sheet = join(folder, "sheet.png");
+    const query = join(data, "strong/201001.png");
+    const built = { data: join(data, "original"), words: [index, query], k: 2, duplicates: 0.1, sheet };
+    const searched = await evaluate(backend, folder, search, built);
+    assertEquals(searched.results[0].nearest[0].name, "201000.png");
+    const same = nearDuplicates({
+      k: 2,
+      similarities: Float32Array.of(1, 0.9, 1, 0.9),
+      indices: Int32Array.of(0, 1, 1, 0),
+    }, 0.8);
+    assertEquals(same.map(({ first, second }) => [first, second]), [[0, 1]]);
+    assert(searched.duplicates.every(({ similarity }: { similarity: number }) => similarity >= 0.1));
+    assertEquals([...(await Deno.readFile(sheet)).subarray(1, 4)], [..."PNG"].map((c) => c.charCodeAt(0)));
+    const again = await evaluate(backend, folder, search, { words: [index, join(data, "strong")], k: 99 });
+    assertEquals([again.results.length, again.results[0].nearest.length], [4, 4]);
+    await writeToyWeights(join(folder, "toy.safetensors"), 4);
+    await assertRejects(
+      () => evaluate(backend, folder, search, { words: [index, query] }),
+      RangeError,
+      "other weights",
     );
     await Deno.remove(join(data, "strong/201001.png"));
     await assertRejects(

@@ -11,8 +11,8 @@ import { writeSafetensors } from "../../models/weights/safetensors.ts";
 export const TOY_VIT = vitConfig({ patchSize: 8, embedDim: 128, depth: 2, numHeads: 2, imageSize: 32, mlpRatio: 2 });
 
 /** Writes seeded random weights. */
-export async function writeToyWeights(path: string): Promise<void> {
-  const random = new CounterRandom(3, STREAM.initialization);
+export async function writeToyWeights(path: string, seed = 3): Promise<void> {
+  const random = new CounterRandom(seed, STREAM.initialization);
   const tensors = vitShapes(TOY_VIT).map(([name, shape]) => {
     const norm = /norm\d?\.weight$/.test(name), bias = name.endsWith(".bias");
     const data = Float32Array.from(
