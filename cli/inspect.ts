@@ -56,7 +56,7 @@ async function inspectCommand(words: readonly string[]): Promise<number> {
       for (const sentence of sentences) console.log(`  ${sentence}`);
       console.log(
         published
-          ? `  every name and shape is that of the published ${published}`
+          ? `  by ${published.by} this is the published ${published.file}`
           : "  is not one of the published files by names and shapes",
       );
     }

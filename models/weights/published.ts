@@ -5,11 +5,11 @@ import { findNetwork, type NetworkTensors, readLinearClassifier } from "./networ
 import { elementCount, type TensorFile } from "./tensor_file.ts";
 import { compareVit, describeReport, inferVit, type VitReading } from "./vit_weights.ts";
 
-/** What a file is, in sentences, and whether it is exactly what the DINO release publishes. */
+/** What a file is, in sentences, and whether it is what the DINO release publishes. */
 export interface LayoutDescription {
   readonly sentences: readonly string[];
-  /** Name of the published file whose tensors these are, all names and shapes alike; undefined if there is none. */
-  readonly published?: string;
+  /** The published file whose tensors these are, and by what it is known; undefined if there is none. */
+  readonly published?: { readonly file: string; readonly by: "names and shapes" | "names and number of parameters" };
 }
 
 /** Names of the release's Vision Transformers, by architecture and patch size. */
@@ -37,7 +37,7 @@ const OTHER_FILES: readonly (readonly [family: string, parameters: number, file:
 export async function describeLayout(file: TensorFile, given: VitReading["config"] = {}): Promise<LayoutDescription> {
   const linear = await readLinearClassifier(file).catch(() => undefined);
   const sentences = linear ? [`a linear classifier of ${linear.classes} classes on ${linear.features} features`] : [];
-  let published: string | undefined;
+  let published: LayoutDescription["published"];
   const full = ["student", "teacher"].every((role) =>
     [...file.tensors.keys()].some((name) => name.startsWith(`${role}.`))
   );
@@ -57,8 +57,9 @@ export async function describeLayout(file: TensorFile, given: VitReading["config
     sentences.push(sentence);
     if (name && network.layout === "DINO or timm") {
       const bare = network.prefix === "" && network.rest.every((name) => name.endsWith(".num_batches_tracked"));
-      if (bare) published = `${name}_pretrain.pth`;
-      else if (full) published = `${name}_pretrain_full_checkpoint.pth`;
+      const by = network.family === "vit" ? "names and shapes" : "names and number of parameters";
+      if (bare) published = { file: `${name}_pretrain.pth`, by };
+      else if (full) published = { file: `${name}_pretrain_full_checkpoint.pth`, by };
     }
   }
   return { sentences, published };

@@ -83,7 +83,7 @@ Deno.test("inspect: knows a published layout, and control characters never reach
     }));
     await Deno.writeFile(`${folder}/s.safetensors`, await encodeSafetensors(tensors));
     const { text } = await run(inspect, `${folder}/s.safetensors`, "--no-stats");
-    assertStringIncludes(text, "that of the published dino_deitsmall16_pretrain.pth");
+    assertStringIncludes(text, "by names and shapes this is the published dino_deitsmall16_pretrain.pth");
     assertStringIncludes(text, "21 665 664 parameters");
     const odd = {
       name: "a\x1b[2Jb\u202ec",
