@@ -115,7 +115,10 @@ async function prepareAndTrain(
   } catch (error) {
     progress.close();
     if (isNew) await Deno.remove(out).catch(() => {}); // only if nothing is in it
-    if (stop.signal.aborted) return EXIT_INTERRUPTED;
+    if (stop.signal.aborted) {
+      progress.result("stopped before training; what is decoded stays in the cache");
+      return EXIT_INTERRUPTED;
+    }
     throw error;
   } finally {
     Deno.removeSignalListener("SIGINT", interrupt);
