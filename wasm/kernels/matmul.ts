@@ -1,4 +1,4 @@
-// c = epilogue(A·B): B is packed in panels by a step of its own, then each chunk computes one block of c.
+// c = epilogue(A·B): B is packed in panels, by a step of its own or as it is needed; each chunk computes one block of c.
 //
 // A chunk owns rows × columns of c and walks k in blocks of KC, so that one panel of b (KC × tile columns) stays in L1 and
 // the rows of a in L2. Every element of c is one sequential chain of fused multiply-adds in k, whatever the tile shape,
@@ -34,6 +34,12 @@ const DIRECT: u32 = 0; // row-major, as it lies
 const PACK_ROWS: u32 = 1; // row-major, packed
 const PACK_COLUMNS: u32 = 2; // transposed (k-major), packed
 
+/** How `matmul` finds the panels of b. */
+const PANELS: u32 = 0; // packed by an earlier step, because many chunks share them
+const RAW: u32 = 1; // rows of b as they lie
+const OWN_ROWS: u32 = 2; // packed here, from a row-major b
+const OWN_COLUMNS: u32 = 3; // packed here, from a transposed b
+
 /** What happens to a block once it is complete. */
 const STORE: u32 = 0; // nothing: it was computed in place
 const PLAIN: u32 = 1;
@@ -42,7 +48,8 @@ const GELU_BACKWARD: u32 = 3;
 
 /**
  * Arguments: a, row stride of a in bytes, mode of a, panels, c, m, n, k, rows a chunk, columns a chunk, bias (or 0),
- * residual (or 0), accumulate, epilogue, pre (or 0), rowScale (or 0), rowsPerScale, b row stride (0: panels).
+ * residual (or 0), accumulate, epilogue, pre (or 0), rowScale (or 0), rowsPerScale, mode of b, row stride of b in bytes.
+ * Scratch: a packed (unless direct), one panel, a tile (unless blocks go straight to c).
  */
 export function matmul(step: usize, chunk: u32): void {
   const a: usize = word(step, 0), aStride: usize = word(step, 1), mode = word(step, 2), b: usize = word(step, 3);
@@ -53,8 +60,8 @@ export function matmul(step: usize, chunk: u32): void {
   const rows = min(rowsPerChunk, m - row), columns = min(columnsPerChunk, n - column);
   const cStride: usize = n << 2, origin = c + <usize>row * cStride + (<usize>column << 2);
 
-  const packed = scratch;
-  const tile = scratch + (mode == DIRECT ? 0 : <usize>ceilDiv(rowsPerChunk, tileRows) * tileRows * (KC << 2));
+  const own = scratch, packed = own + <usize>KC * (tileColumns << 2);
+  const tile = packed + (mode == DIRECT ? 0 : <usize>ceilDiv(rowsPerChunk, tileRows) * tileRows * (KC << 2));
   let out = origin, outStride = cStride;
   let start = zeros, startStride: usize = 0, bias = zeros;
   if (epilogue != STORE) {
@@ -75,7 +82,8 @@ export function matmul(step: usize, chunk: u32): void {
   // Past a ragged end the bias read is not a bias; it only reaches padding of the tile.
   if (word(step, 10)) bias = word(step, 10) + (<usize>column << 2);
 
-  const bStride: usize = word(step, 17) ? <usize>word(step, 17) : <usize>(tileColumns << 2);
+  const bMode = word(step, 17), bRow: usize = word(step, 18);
+  const bStride: usize = bMode == RAW ? bRow : <usize>(tileColumns << 2);
   let k0: u32 = 0;
   do {
     const depth = min(KC, k - k0), first = k0 == 0;
@@ -83,9 +91,12 @@ export function matmul(step: usize, chunk: u32): void {
     else if (mode == PACK_COLUMNS) copyA(a + k0 * aStride + (<usize>row << 2), aStride, depth, rows, packed);
     for (let j: u32 = 0; j < columns; j += tileColumns) {
       const at = <usize>j << 2;
-      const panel = word(step, 17)
-        ? b + k0 * bStride + (<usize>(column + j) << 2)
-        : b + <usize>(column + j) * (k << 2) + <usize>k0 * (tileColumns << 2);
+      const jb = column + j;
+      let panel = own;
+      if (bMode == PANELS) panel = b + <usize>jb * (k << 2) + <usize>k0 * (tileColumns << 2);
+      else if (bMode == RAW) panel = b + k0 * bRow + (<usize>jb << 2);
+      else if (bMode == OWN_ROWS) packPanel(b + k0 * bRow + (<usize>jb << 2), bRow, depth, n - jb, own);
+      else packTransposed(b + jb * bRow + (<usize>k0 << 2), bRow, depth, min(n - jb, tileColumns), own, tileColumns);
       const from = first ? (startStride ? start + at : start) : out + at;
       const fromStride = first ? startStride : outStride;
       const shift = first && bias != zeros ? bias + at : zeros;

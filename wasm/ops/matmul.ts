@@ -13,6 +13,10 @@ const PANEL = 16;
 const ROWS = [240, 120, 60, 20];
 /** Least work of a chunk, in multiply-adds. */
 const WORK = 1 << 18;
+/** Largest tile that stays in L2 beside what is packed, in elements. */
+const TILE = 1 << 16;
+/** Measured costs in multiply-adds: to pack an element of a, or of a panel; to read an element of a panel; to begin a chunk. */
+const PACK_A = 16, PACK_B = 30, READ_B = 8, CHUNK = 20000;
 
 /**
  * How kernels/matmul.ts reads a. Packed rows pay for themselves from a few panels on: the inner loop then has one pointer
@@ -23,6 +27,20 @@ enum ReadA {
   packRows,
   packColumns,
 }
+
+/** Rows up to which packing b does not pay at all. */
+const RAW_ROWS = 8;
+
+/** How it finds the panels of b. */
+enum ReadB {
+  panels,
+  raw,
+  ownRows,
+  ownColumns,
+}
+
+/** Rows up to which a chunk packs panels of b for itself: then hardly any other chunk needs the same. */
+const OWN_PANEL_ROWS = 480;
 
 /** What it does with a finished block. */
 enum Epilogue {
@@ -43,17 +61,23 @@ function matmul(op: MatmulOp, to: Lowering): void {
   const epilogue = epilogueOf(op, n);
   const mode = transA ? ReadA.packColumns : n >= 64 && m >= 8 ? ReadA.packRows : ReadA.direct;
 
-  // Few rows do not pay for packing b, unless it must be transposed.
-  const raw = !transB && m <= 24;
-  let panels = to.at(b);
-  if (!raw) {
+  const bRow = asMatrix(b)[1] * 4;
+  let readB = ReadB.panels, panels = to.at(b);
+  if (!transB && m <= RAW_ROWS) readB = ReadB.raw;
+  else if (m <= OWN_PANEL_ROWS) readB = transB ? ReadB.ownColumns : ReadB.ownRows;
+  else {
     panels = to.workspace(Math.ceil(n / PANEL) * PANEL * k * 4);
     const panelCount = Math.ceil(n / to.tileColumns);
-    const stride = asMatrix(b)[1] * 4;
-    to.step(transB ? Code.packColumns : Code.packRows, panelCount, [to.at(b), panels, k, n, stride]);
+    to.step(transB ? Code.packColumns : Code.packRows, panelCount, [to.at(b), panels, k, n, bRow]);
   }
-  const { rows, columns } = cutProduct(to.threads, m, n, k, epilogue !== Epilogue.store);
-  to.scratch((rows + 8) * DEPTH * 4 + (rows + 8) * (columns + 2 * PANEL) * 4);
+  const { rows, columns } = cutProduct(
+    to.threads,
+    { m, n, k },
+    epilogue !== Epilogue.store,
+    readB !== ReadB.panels,
+  );
+  const tile = epilogue === Epilogue.store ? 0 : (rows + 8) * (columns + 2 * PANEL);
+  to.scratch(4 * ((rows + 8 + PANEL) * DEPTH + tile));
   to.step(Code.matmul, Math.ceil(m / rows) * Math.ceil(n / columns), [
     to.at(a),
     asMatrix(a)[1] * 4,
@@ -72,7 +96,8 @@ function matmul(op: MatmulOp, to: Lowering): void {
     to.at(pre),
     to.at(rowScale),
     rowScale ? m / size(rowScale) : 1,
-    raw ? n * 4 : 0,
+    readB,
+    bRow,
   ]);
 }
 
@@ -84,29 +109,30 @@ function epilogueOf(op: MatmulOp, n: number): Epilogue {
   return Epilogue.store;
 }
 
-/** Rows and columns of a chunk: large enough to reuse what it reads, small enough to keep all threads busy. */
+/**
+ * Rows and columns of a chunk: large enough to reuse what it packs, small enough to keep all threads busy to the end.
+ * Costs are in multiply-adds.
+ */
 function cutProduct(
   threads: number,
-  m: number,
-  n: number,
-  k: number,
+  { m, n, k }: { m: number; n: number; k: number },
   tiled: boolean,
+  ownPanels: boolean,
 ): { rows: number; columns: number } {
   const width = Math.ceil(n / PANEL) * PANEL;
-  let best = { rows: 20, columns: PANEL, cost: Infinity };
+  let best = { rows: 20, columns: PANEL }, least = Infinity;
   for (const most of ROWS) {
-    const rows = Math.min(most, Math.ceil(m / 20) * 20);
+    const rows = Math.min(most, Math.ceil(m / 20) * 20), rowChunks = Math.ceil(m / rows);
     for (let parts = 1; parts <= width / PANEL; parts++) {
-      const columns = Math.ceil(width / parts / PANEL) * PANEL;
-      if (tiled && rows * columns > 1 << 16) continue; // the tile should stay in L2
-      const chunks = Math.ceil(m / rows) * Math.ceil(width / columns);
-      if (parts > 1 && rows * columns * k < WORK) break;
-      // Rounds of chunks that the slowest thread works through, each reading its rows and its panels.
-      const rounds = Math.ceil(chunks / threads);
-      const cost = rounds * (Math.min(rows, m) * columns * k + 12 * k * (Math.min(rows, m) + columns) + 20000);
-      // Without a few chunks for each thread, a disturbed one keeps the others waiting.
-      const penalty = threads > 1 && chunks < 4 * threads ? 1 + 0.06 * (4 * threads - chunks) / threads : 1;
-      if (cost * penalty < best.cost) best = { rows, columns, cost: cost * penalty };
+      const columns = Math.ceil(width / parts / PANEL) * PANEL, columnChunks = Math.ceil(width / columns);
+      if (tiled && rows * columns > TILE) continue;
+      const chunks = rowChunks * columnChunks;
+      const packing = PACK_A * m * columnChunks + (ownPanels ? PACK_B : READ_B) * width * rowChunks;
+      const total = k * (m * width + packing) + CHUNK * chunks;
+      // At the end the other threads wait for about half a chunk.
+      const time = total / threads + (threads > 1 ? total / chunks / 2 : 0);
+      if (time < least) best = { rows, columns }, least = time;
+      if (rows * columns * k < WORK) break;
     }
   }
   return best;
