@@ -11,7 +11,7 @@ import {
   setUpStep,
 } from "../dino/run_plan.ts";
 import { scheduledValues } from "../dino/schedule.ts";
-import { describeAdapters, workspaceBytes as gpuWorkspace } from "../gpu/mod.ts";
+import { describeAdapters, plannedLimits, workspaceBytes as gpuWorkspace } from "../gpu/mod.ts";
 import { workspaceBytes as simdWorkspace } from "../wasm/mod.ts";
 import { openData } from "./open_data.ts";
 import type { Progress } from "./progress.ts";
@@ -37,9 +37,11 @@ export async function dryRun(config: Config, progress: Progress): Promise<number
     const backend = await likelyBackend(config);
     const threads = config.threads ?? navigator.hardwareConcurrency;
     const estimate = estimateMemory(plan);
+    // Without an adapter the plan is for a common one.
+    const limits = backend === "webgpu" ? await adapterLimits(config) : {};
     const workspace = Math.max(
       ...setUpStep(plan).programs.parts.map((program) =>
-        backend === "wasm" ? simdWorkspace(program, { threads }) : gpuWorkspace(program)
+        backend === "wasm" ? simdWorkspace(program, { threads }) : gpuWorkspace(program, limits)
       ),
     );
     const total = estimate.total + workspace;
@@ -88,6 +90,10 @@ async function lookAtData(config: Config, cacheDir: string): Promise<PixelSource
 /** A source that is said to have more images, all of the sizes of those it has. */
 function standIn(some: PixelSource, length: number): PixelSource {
   return { ...some, length, size: (i) => some.size(i % some.length), close() {} };
+}
+
+async function adapterLimits({ adapter }: Config) {
+  return await plannedLimits({ adapter: adapter ?? undefined, allowFallback: true }).catch(() => ({}));
 }
 
 async function likelyBackend({ backend, adapter }: Config): Promise<"wasm" | "webgpu"> {

@@ -7,8 +7,7 @@ import { byteLength, bytesPerElement, hostArray, size, type Tensor, type TensorD
 import { writeBytes } from "./bytes.ts";
 import { messageOf, type OpenedDevice } from "./device.ts";
 import { GpuExecutable, type Host } from "./executable.ts";
-import { LANE_COUNTS } from "./kernels/lane_product.ts";
-import { lower, type LoweringLimits, type MatmulChooser } from "./lowering.ts";
+import { lower, type LoweringLimits, loweringLimits, type MatmulChooser } from "./lowering.ts";
 import { Memory } from "./memory.ts";
 import { Pacer } from "./pace.ts";
 import { PipelineCache } from "./shader.ts";
@@ -41,12 +40,7 @@ export class WebGpuBackend implements Backend, Host {
     this.timestamps = opened.timestamps;
     this.description = `WebGPU, ${summary.description}${summary.fallback ? " (software)" : ""}`;
     const { limits } = device;
-    this.limits = {
-      bindingBytes: limits.maxStorageBufferBindingSize,
-      workgroupBytes: limits.maxComputeWorkgroupStorageSize,
-      fallback: summary.fallback,
-      lanes: summary.fallback && LANE_COUNTS.includes(opened.subgroupSize) ? opened.subgroupSize : 0,
-    };
+    this.limits = loweringLimits(summary, opened.subgroupSize, limits);
     this.buffers = new Memory(device, Math.floor(Math.min(limits.maxBufferSize, chunkBytes) / 256) * 256);
     this.pipelines = new PipelineCache(device);
     this.#pacer = new Pacer(() => device.queue.onSubmittedWorkDone());

@@ -9,6 +9,8 @@ export interface AdapterSummary {
   readonly architecture: string;
   /** A processor pretending to be a graphics card; correct, and slower than the SIMD backend. */
   readonly fallback: boolean;
+  /** Invocations that run in lockstep; 0 if unknown or not the same everywhere. */
+  readonly subgroupSize: number;
   readonly limits: Readonly<Record<string, number>>;
   readonly features: readonly string[];
 }
@@ -30,7 +32,7 @@ export interface OpenedDevice {
   readonly device: GPUDevice;
   readonly summary: AdapterSummary;
   readonly timestamps: boolean;
-  /** Invocations that run in lockstep, where all subgroups of the adapter have the same number and it was granted; else 0. */
+  /** Of the adapter, if subgroups were granted; else 0. */
   readonly subgroupSize: number;
 }
 
@@ -57,24 +59,26 @@ export async function describeAdapters(gpu: GPU | undefined = systemGpu()): Prom
 
 /** Opens a device. Throws {Error} when no adapter can be used, saying which there are and what would help. */
 export async function openDevice(options: DeviceOptions = {}): Promise<OpenedDevice> {
-  const gpu = options.gpu ?? systemGpu();
-  const found = await listAdapters(gpu);
-  const chosen = choose(found, options);
-  const { adapter, summary } = chosen;
+  const { adapter, summary } = await chooseAdapter(options);
   const features = ["timestamp-query"].filter((name) => adapter.features.has(name as GPUFeatureName));
   const timestamps = features.length > 0;
-  const { subgroupMinSize = 0, subgroupMaxSize = 1 } = adapter.info as {
-    subgroupMinSize?: number;
-    subgroupMaxSize?: number;
-  };
-  if (options.subgroups !== false && summary.fallback && subgroupMinSize === subgroupMaxSize) {
+  if (options.subgroups !== false && summary.fallback && summary.subgroupSize > 0) {
     // Granted though an adapter may not list it. Only the kernels for software adapters use subgroups.
     const device = await requestDevice(adapter, summary, [...features, "subgroups"]).catch(() => undefined);
-    if (device) return { device, summary, timestamps, subgroupSize: subgroupMinSize };
+    if (device) return { device, summary, timestamps, subgroupSize: summary.subgroupSize };
     return await openDevice({ ...options, subgroups: false }); // a refused adapter may be used up: ask for it again
   }
   const device = await requestDevice(adapter, summary, features);
   return { device, summary, timestamps, subgroupSize: 0 };
+}
+
+/** The adapter that would be opened. Throws {Error} when none can be used. */
+export async function findAdapter(options: DeviceOptions = {}): Promise<AdapterSummary> {
+  return (await chooseAdapter(options)).summary;
+}
+
+async function chooseAdapter(options: DeviceOptions): Promise<Found> {
+  return choose(await listAdapters(options.gpu ?? systemGpu()), options);
 }
 
 function systemGpu(): GPU | undefined {
@@ -117,12 +121,14 @@ function summarize(adapter: GPUAdapter, index: number): AdapterSummary {
   const fallback = info.isFallbackAdapter === true ||
     (adapter as { isFallbackAdapter?: boolean }).isFallbackAdapter === true ||
     SOFTWARE.test(`${info.description} ${info.device} ${info.architecture}`);
+  const { subgroupMinSize = 0, subgroupMaxSize = 1 } = info as { subgroupMinSize?: number; subgroupMaxSize?: number };
   return {
     index,
     description,
     vendor: String(info.vendor),
     architecture: String(info.architecture),
     fallback,
+    subgroupSize: subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0,
     limits,
     features: [...adapter.features].sort(),
   };

@@ -3,6 +3,8 @@ import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import type { Program } from "../models/graph/program.ts";
 import type { Op } from "../models/graph/ops/mod.ts";
 import { byteLength, bytesPerElement, type Tensor } from "../models/graph/tensor.ts";
+import type { AdapterSummary } from "./device.ts";
+import { LANE_COUNTS } from "./kernels/lane_product.ts";
 import { type Binding, type Dispatch, NOTHING, type Params } from "./dispatch.ts";
 import type { Kernel } from "./shader.ts";
 import { lowerOp } from "./ops/mod.ts";
@@ -27,6 +29,23 @@ export const DEFAULT_LIMITS: LoweringLimits = {
   fallback: false,
   lanes: 0,
 };
+
+/** What to plan for on an adapter, whether or not it has been opened. */
+export function loweringLimits(
+  { fallback, limits }: AdapterSummary,
+  subgroupSize: number,
+  granted: { maxStorageBufferBindingSize: number; maxComputeWorkgroupStorageSize: number } = {
+    maxStorageBufferBindingSize: Math.min(limits.maxStorageBufferBindingSize, DEFAULT_LIMITS.bindingBytes),
+    maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
+  },
+): LoweringLimits {
+  return {
+    bindingBytes: granted.maxStorageBufferBindingSize,
+    workgroupBytes: granted.maxComputeWorkgroupStorageSize,
+    fallback,
+    lanes: fallback && LANE_COUNTS.includes(subgroupSize) ? subgroupSize : 0,
+  };
+}
 
 /** Which variant a product takes; the default is a guess from the shape, a tuner knows better. */
 export type MatmulChooser = (shape: MatmulShape, limits: LoweringLimits) => TileChoice;

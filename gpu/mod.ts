@@ -1,7 +1,8 @@
 // The WebGPU backend: compiles programs to WGSL pipelines and runs a step as one submission.
 import { WebGpuBackend } from "./backend.ts";
 import { Tuner, type TuningOptions } from "./autotune.ts";
-import { type DeviceOptions, openDevice } from "./device.ts";
+import { type DeviceOptions, findAdapter, openDevice } from "./device.ts";
+import { type LoweringLimits, loweringLimits } from "./lowering.ts";
 
 export { WebGpuBackend } from "./backend.ts";
 export type { TuningCache, TuningOptions, TuningResult } from "./autotune.ts";
@@ -29,4 +30,10 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<WebGpuBac
   const backend = new WebGpuBackend(opened);
   if (options.tuning !== false && !opened.summary.fallback) backend.tuner = new Tuner(backend, options.tuning);
   return backend;
+}
+
+/** What {@link workspaceBytes} should plan for: the limits of the adapter that {@link openWebGpu} would take, without opening it. */
+export async function plannedLimits(options: DeviceOptions = {}): Promise<LoweringLimits> {
+  const summary = await findAdapter(options);
+  return loweringLimits(summary, summary.subgroupSize);
 }

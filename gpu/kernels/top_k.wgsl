@@ -12,6 +12,7 @@ var<workgroup> histogram: array<atomic<u32>, 256>;
 var<workgroup> listed: atomic<u32>;
 var<workgroup> digit: u32;
 var<workgroup> left: u32;
+var<workgroup> tied: u32; // whether more elements share the digits found than are still to be taken
 
 // Larger keys are better: the bits of a float reordered so that they compare as the float does; −0 equals 0.
 fn keyOf(bits: u32) -> u32 {
@@ -36,6 +37,7 @@ fn pickDigit(thread: u32) {
       d--;
     }
     digit = d;
+    tied = select(0u, 1u, atomicLoad(&histogram[d]) > rest);
     left = rest;
   }
   workgroupBarrier();
@@ -70,9 +72,10 @@ fn main(
     pickDigit(thread);
     threshold |= workgroupUniformLoad(&digit) << (shift - 8u);
   }
-  // `left` elements equal to the threshold are taken, those of the smallest indices: largest ~index first.
+  // `left` elements equal to the threshold are taken. If there are more, those of the smallest indices: largest ~index first.
   var lastIndex = 0u;
-  for (var shift = 32u; shift > 0u; shift -= 8u) {
+  let ties = workgroupUniformLoad(&tied);
+  for (var shift = select(0u, 32u, ties != 0u); shift > 0u; shift -= 8u) {
     let known = select(0xffffffffu << (shift & 31u), 0u, shift == 32u);
     for (var i = thread; i < p.columns; i += 256u) {
       if (keyOf(scores[start + i]) == threshold && (~i & known) == lastIndex) {
