@@ -5,14 +5,20 @@ import { layerNorm } from "../../models/graph/ops/norm.ts";
 import { Program } from "../../models/graph/program.ts";
 import { ReferenceBackend } from "../../models/graph/reference.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
+import kernels from "../../wasm/kernels.b64" with { type: "text" };
+import { Code, StepField } from "../../wasm/codes.ts";
+import { writeSteps } from "../../wasm/compile.ts";
+import { reserveMemory } from "../../wasm/memory.ts";
+import { TILE_SHAPES } from "../../wasm/micro_kernels.ts";
 import { openWasm, workspaceBytes } from "../../wasm/mod.ts";
+import { WorkerPool } from "../../wasm/pool.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../assert.ts";
 import { opCases } from "../models/graph/op_cases.ts";
 import { outputsOf } from "./op_case_runs.ts";
 
-function backendTest(name: string, fn: () => Promise<void>): void {
+function backendTest(name: string, fn: () => Promise<void>, ignore = false): void {
   // Worker threads outlive the test that closes them by a moment.
-  Deno.test({ name, fn, sanitizeOps: false, sanitizeResources: false });
+  Deno.test({ name, fn, ignore, sanitizeOps: false, sanitizeResources: false });
 }
 
 /** y = x + x, and the tensors of it. */
@@ -146,3 +152,20 @@ backendTest("wrong options and uses are refused", async () => {
   await backend.close();
   await assertRejects(() => backend.finish(), Error, "closed");
 });
+
+const unchecked = Deno.env.get("DENO_V8_FLAGS")?.includes("no-wasm-bounds-checks") ?? false;
+const trapTest = `a kernel that traps rejects its run and every later one${
+  unchecked ? " (skipped: this process has no bounds checks)" : ""
+}`;
+backendTest(trapTest, async () => {
+  const memory = reserveMemory(2 ** 26);
+  const module = new WebAssembly.Module(Uint8Array.fromBase64(kernels));
+  const pool = await WorkerPool.start(module, memory, 2, TILE_SHAPES[0]);
+  const list = 65536, beyond = 2 ** 27;
+  const words = new Uint32Array(memory.buffer, list, 2 * StepField.bytes / 4);
+  writeSteps(words, [{ code: Code.copy, chunks: 2, args: [beyond, list, 128, 64], op: 0 }], 2);
+  const context = { scratch: 2 ** 20, scratchBytes: 4096, times: 0 };
+  await assertRejects(() => pool.run(list, 1, context), Error, "out of bounds");
+  await assertRejects(() => pool.run(list, 1, context), Error, "out of bounds");
+  await pool.close();
+}, unchecked);
