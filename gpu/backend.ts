@@ -4,6 +4,7 @@ import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import { planMemory } from "../models/graph/plan.ts";
 import type { Program } from "../models/graph/program.ts";
 import { byteLength, bytesPerElement, hostArray, size, type Tensor, type TensorData } from "../models/graph/tensor.ts";
+import { bindOnce } from "./alias.ts";
 import { writeBytes } from "./bytes.ts";
 import { messageOf, type OpenedDevice } from "./device.ts";
 import { GpuExecutable, type Host } from "./executable.ts";
@@ -33,8 +34,15 @@ export class WebGpuBackend implements Backend, Host {
   #failure: Error | undefined;
   #closed = false;
 
-  /** @param chunkBytes size of the arena's buffers, for tests; default what the device allows */
-  constructor(opened: OpenedDevice, { chunkBytes = Infinity } = {}) {
+  /** Whether memory may be bound once only in a dispatch, as the standard has it; Deno's wgpu is less strict. */
+  readonly strict: boolean;
+
+  /**
+   * @param chunkBytes size of the arena's buffers, for tests; default what the device allows
+   * @param strict see {@link WebGpuBackend.strict}
+   */
+  constructor(opened: OpenedDevice, { chunkBytes = Infinity, strict = false } = {}) {
+    this.strict = strict;
     const { device, summary } = opened;
     this.device = device;
     this.timestamps = opened.timestamps;
@@ -77,16 +85,17 @@ export class WebGpuBackend implements Backend, Host {
     dropUnreadOutputs(program);
     const plan = planMemory(program, { chunkBytes: this.buffers.chunkBytes });
     const lowered = lower(program, this.limits, chooseMatmul);
+    const dispatches = this.strict ? lowered.dispatches.map((d) => bindOnce(d, plan.offsets)) : lowered.dispatches;
     const needed = plan.arenaBytes + plan.persistentBytes + lowered.scratchBytes;
     await this.#guardMemory(program.name, needed, () => {
       for (const root of program.roots()) if (root.role !== "activation") this.buffers.persistent(root);
       this.buffers.reserve(plan.arenaBytes, lowered.scratchBytes);
     });
     const pipelines = await Promise.all(
-      lowered.dispatches.map(({ kernel, bindings }) => this.pipelines.get(kernel, bindings.length)),
+      dispatches.map(({ kernel, bindings }) => this.pipelines.get(kernel, bindings.length)),
     );
     this.check();
-    return new GpuExecutable(program, plan, lowered.dispatches, pipelines, this);
+    return new GpuExecutable(program, plan, dispatches, pipelines, this);
   }
 
   write(t: Tensor, data: TensorData, offset = 0): void {

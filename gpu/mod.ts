@@ -27,7 +27,7 @@ export interface WebGpuOptions extends DeviceOptions {
  */
 export async function openWebGpu(options: WebGpuOptions = {}): Promise<WebGpuBackend> {
   const opened = await openDevice(options);
-  const backend = new WebGpuBackend(opened);
+  const backend = new WebGpuBackend(opened, { strict: options.gpu !== undefined && options.gpu !== navigator.gpu });
   if (options.tuning !== false && !opened.summary.fallback) backend.tuner = new Tuner(backend, options.tuning);
   return backend;
 }

@@ -1,6 +1,7 @@
 // The backend around the kernels: arenas in chunks, views at odd places, bytes, limits, errors, profiles, repeatability.
 import { plannedLimits, WebGpuBackend, workspaceBytes } from "../../gpu/mod.ts";
 import { describeAdapters, openDevice } from "../../gpu/device.ts";
+import type { GpuExecutable } from "../../gpu/executable.ts";
 import { fold } from "../../gpu/dispatch.ts";
 import { Pacer } from "../../gpu/pace.ts";
 import { PipelineCache } from "../../gpu/shader.ts";
@@ -48,6 +49,31 @@ onGpu("an earlier program runs on when a later one makes the arena grow", async 
   await first.run();
   assertEquals(await backend.read(small.y), before);
 });
+
+onGpu("memory bound once in a dispatch, as strict implementations want it, gives the same results", async (backend) => {
+  const { x, y, weight, bias, program } = chain();
+  await assertAgrees("chain", backend, program, [x, weight, bias], [y], 1e-5);
+  // In place by name, with vectors and without.
+  for (const columns of [64, 9]) {
+    const t = tensor("t", [3, columns], "state"), other = tensor("other", [3, columns], "input");
+    const inPlace = () => {
+      const p = new Program("in place");
+      p.emit({ kind: "add", in: { a: t, b: other }, out: { y: t }, attrs: {} });
+      p.emit({ kind: "geluBackward", in: { dy: t, x: other }, out: { dx: t }, attrs: { accumulate: false } });
+      p.emit({ kind: "l2Normalize", in: { x: t }, out: { y: t }, attrs: { eps: 1e-12 } });
+      return p;
+    };
+    await assertAgrees("in place", backend, inPlace, [t, other], [t], 1e-6);
+  }
+  const executable = await backend.compile(program());
+  for (const { bindings } of (executable as GpuExecutable).dispatches) {
+    const named = bindings.filter((b) => b.kind === "tensor").map((b) => {
+      const at = b.tensor.role === "activation" ? executable.plan.offsets.get((b.tensor.base ?? b.tensor).id)! : 0;
+      return `${b.tensor.role === "activation" ? "arena" : b.tensor.id} ${at + b.offset}`;
+    });
+    assertEquals(new Set(named).size, named.length, named.join(", "));
+  }
+}, { strict: true });
 
 onGpu("views are read and written where they lie", async (backend) => {
   const base = tensor("base", [4, 64], "state"), y = tensor("y", [2, 64], "output");
