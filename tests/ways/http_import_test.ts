@@ -1,7 +1,7 @@
 // Third way of use: a program outside the repository that imports mod.ts over HTTP, with an empty cache.
 
 import { assertEquals, assertStringIncludes } from "../assert.ts";
-import { run, withFolder } from "./process.ts";
+import { assertTrained, run, TINY_FLAGS, withFolder, writeJpegs } from "./process.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 
@@ -49,25 +49,13 @@ Deno.test("import over HTTP: a program elsewhere, with an empty cache, trains an
       const library = await run(Deno.execPath(), ["run", "-A", "program.ts"], { cwd: folder, env });
       assertEquals(library.code, 0, library.err);
       assertStringIncludes(library.out, "updates: 1");
-      // The command line too: it starts its other processes from the same address.
-      const flags = "--patch-size 4 --embed-dim 24 --depth 1 --num-heads 2 --local-crops-number 0 --backend wasm";
-      const command = await run(
-        Deno.execPath(),
-        [
-          "run",
-          "-A",
-          `http://${host}/cli/train.ts`,
-          ...flags.split(" "),
-          "--limit",
-          "32",
-          "--steps",
-          "1",
-          "--out",
-          "run",
-        ],
-        { cwd: folder, env },
-      );
+      // The command line too: it starts its other processes, decoders among them, from the same address.
+      await writeJpegs(`${folder}/images`, 8);
+      const flags = [...TINY_FLAGS, "--backend", "wasm", "--data", "images", "--out", "run"];
+      const url = `http://${host}/cli/train.ts`;
+      const command = await run(Deno.execPath(), ["run", "-A", url, ...flags], { cwd: folder, env });
       assertEquals(command.code, 0, command.err);
+      await assertTrained(`${folder}/run`, 2);
     } finally {
       await server.shutdown();
     }
