@@ -64,6 +64,13 @@ export * from "./models/image/resample.ts";
 export * from "./models/image/color.ts";
 export * from "./models/image/steps.ts";
 export * from "./models/weights/safetensors.ts";
+export * from "./models/weights/open.ts";
+export * from "./models/weights/tensor_file.ts";
+export * from "./models/weights/network.ts";
+export * from "./models/weights/vit_weights.ts";
+export * from "./models/weights/convert.ts";
+export * from "./models/weights/published.ts";
+export * from "./models/weights/statistics.ts";
 
 // Backends.
 export * from "./wasm/mod.ts";
@@ -91,6 +98,8 @@ export * from "./dino/metrics.ts";
 export * from "./dino/events.ts";
 export * from "./dino/checkpoint.ts";
 export * from "./dino/load_weights.ts";
+export * from "./dino/pretrained.ts";
+export { type AttentionMaps, attentionMaps, massMasks } from "./dino/eval/attention.ts";
 export * from "./dino/monitor.ts";
 export * from "./dino/eval/knn.ts";
 export * from "./dino/eval/knn_eval.ts";

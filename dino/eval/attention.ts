@@ -2,8 +2,11 @@
 
 /** Attention of one image's heads over its patches. */
 export interface AttentionMaps {
+  /** How many heads. */
   readonly heads: number;
+  /** Rows of patches. */
   readonly gridHeight: number;
+  /** Columns of patches. */
   readonly gridWidth: number;
   /** [heads, gridHeight, gridWidth]: the share of a head's attention on each patch; what goes to [CLS] is left out. */
   readonly maps: Float32Array;

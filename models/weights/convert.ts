@@ -26,6 +26,7 @@ export type WeightFormat = (typeof WEIGHT_FORMATS)[number];
 
 /** What to write, and how. */
 export interface Conversion extends VitReading {
+  /** What to write. */
   readonly format: WeightFormat;
   /** Element type of floating-point tensors; ONNX and numpy take float32. Default: float32. */
   readonly dtype?: "float32" | "float16" | "bfloat16";
@@ -33,14 +34,17 @@ export interface Conversion extends VitReading {
   readonly head?: boolean;
   /** Every tensor under its own name, unchanged but for `dtype` (where given): no network is looked for. */
   readonly all?: boolean;
-  /** Of ONNX: see `OnnxOptions`. */
+  /** ONNX: only square images of the size the position embedding is made for; otherwise any size. */
   readonly fixedSize?: boolean;
+  /** ONNX: an output `attention` of the last block, [batch, heads, tokens, tokens]. */
   readonly attention?: boolean;
 }
 
 /** What was written. */
 export interface ConversionResult {
+  /** How many. */
   readonly tensors: number;
+  /** Their elements together. */
   readonly parameters: number;
   /** What was found to be a Vision Transformer. */
   readonly vit?: { readonly config: VitConfig; readonly report: WeightsReport };

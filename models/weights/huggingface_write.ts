@@ -1,13 +1,12 @@
 // Writes a Vision Transformer as a folder that transformers loads: config, preprocessing, weights under its names.
 
 import { join } from "node:path";
+import { IMAGENET_NORMALIZATION } from "../graph/ops/augment.ts";
 import type { VitConfig } from "../vit.ts";
 import { writeTextAtomically } from "./atomic_file.ts";
 import { type TensorToWrite, writeSafetensors } from "./safetensors.ts";
 import { ELEMENT_BYTES, elementCount } from "./tensor_file.ts";
 
-/** Mean and deviation of ImageNet's colours, which every DINO model is trained with. */
-const IMAGE_MEAN = [0.485, 0.456, 0.406], IMAGE_STD = [0.229, 0.224, 0.225];
 /** Pillow's number of the bicubic filter. */
 const BICUBIC = 3;
 
@@ -51,8 +50,8 @@ export async function writeHuggingFace(
     do_rescale: true,
     rescale_factor: 1 / 255,
     do_normalize: true,
-    image_mean: IMAGE_MEAN,
-    image_std: IMAGE_STD,
+    image_mean: IMAGENET_NORMALIZATION.mean,
+    image_std: IMAGENET_NORMALIZATION.deviation,
   });
   await writeSafetensors(join(folder, "model.safetensors"), tensors.flatMap(toHuggingFace), { format: "pt" });
 }

@@ -7,17 +7,21 @@ export type NetworkName = "teacher" | "student";
 
 /** A tensor of a network, read (and put together, where other tools split it) when asked for. */
 export interface NetworkTensor {
+  /** Extents, of what it is made into. */
   readonly shape: readonly number[];
   /** Names in the file that it is made of. */
   readonly sources: readonly string[];
+  /** Its elements, row-major. */
   read(): Promise<Float32Array<ArrayBuffer>>;
 }
 
 /** A network of a file. */
 export interface NetworkTensors {
+  /** Where it is read from: must stay open. */
   readonly file: TensorFile;
   /** Whose names the file uses. */
   readonly layout: "DINO or timm" | "Hugging Face";
+  /** What kind of network, by its tensors. */
   readonly family: "vit" | "resnet" | "xcit";
   /** What the names in the file begin with. */
   readonly prefix: string;
@@ -177,7 +181,9 @@ export interface LinearClassifier {
   readonly weight: Float32Array<ArrayBuffer>;
   /** [classes] */
   readonly bias: Float32Array<ArrayBuffer>;
+  /** Rows of the weight. */
   readonly classes: number;
+  /** Columns of the weight. */
   readonly features: number;
 }
 

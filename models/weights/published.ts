@@ -7,6 +7,7 @@ import { compareVit, describeReport, inferVit, type VitReading } from "./vit_wei
 
 /** What a file is, in sentences, and whether it is what the DINO release publishes. */
 export interface LayoutDescription {
+  /** One on each network, and on a linear classifier. */
   readonly sentences: readonly string[];
   /** The published file whose tensors these are, and by what it is known; undefined if there is none. */
   readonly published?: { readonly file: string; readonly by: "names and shapes" | "names and number of parameters" };

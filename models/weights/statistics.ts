@@ -5,8 +5,11 @@ import { toFloat64 } from "./tensor_file.ts";
 
 /** Of the finite elements; NaN where there is none. */
 export interface TensorStatistics {
+  /** Smallest. */
   readonly min: number;
+  /** Largest. */
   readonly max: number;
+  /** Average. */
   readonly mean: number;
   /** Standard deviation of all finite elements (not an estimate from a sample). */
   readonly std: number;

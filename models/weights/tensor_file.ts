@@ -4,8 +4,11 @@ import type { SafetensorsDType } from "./safetensors.ts";
 
 /** A tensor of a file, before its elements are read. */
 export interface TensorInfo {
+  /** Unique in its file. */
   readonly name: string;
+  /** Type of its elements. */
   readonly dtype: SafetensorsDType;
+  /** Extents; none for a scalar. */
   readonly shape: readonly number[];
 }
 
@@ -15,6 +18,7 @@ export interface TensorFile {
   readonly name: string;
   /** What it is, in words, e.g. `safetensors` or `PyTorch (zip)`. */
   readonly format: string;
+  /** By name, in the file's order. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** Strings that travel with the tensors. */
   readonly metadata: Readonly<Record<string, string>>;
@@ -24,6 +28,7 @@ export interface TensorFile {
   readonly object?: unknown;
   /** Elements of a tensor of this file, contiguous and little-endian. */
   read(info: TensorInfo): Promise<Uint8Array<ArrayBuffer>>;
+  /** Lets go of the file. */
   close(): void;
 }
 

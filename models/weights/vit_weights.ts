@@ -7,15 +7,21 @@ import { type TensorFile } from "./tensor_file.ts";
 
 /** A tensor in memory. */
 export interface LoadedTensor {
+  /** Extents. */
   readonly shape: readonly number[];
+  /** Elements, row-major. */
   readonly data: Float32Array<ArrayBuffer>;
 }
 
 /** What fitted and what did not. Names are published ones, but `unexpected`, which are the file's own. */
 export interface WeightsReport {
+  /** There, of the right shape. */
   readonly matched: readonly string[];
+  /** Needed, not there. */
   readonly missing: readonly string[];
+  /** There, not used. */
   readonly unexpected: readonly string[];
+  /** There, of another shape than wanted. */
   readonly shapeDifferences: readonly { name: string; there: readonly number[]; wanted: readonly number[] }[];
   /** Sentences on what was assumed or changed. */
   readonly notices: readonly string[];
@@ -33,9 +39,11 @@ export interface VitReading {
 
 /** A ViT in memory. */
 export interface VitWeights {
+  /** Its architecture. */
   readonly config: VitConfig;
   /** By published names: `backbone.*`, and `head.*` if the file has a projection head. */
   readonly weights: ReadonlyMap<string, LoadedTensor>;
+  /** What fitted, and what did not. */
   readonly report: WeightsReport;
 }
 

@@ -1,0 +1,165 @@
+// A trained Vision Transformer, ready to be asked: features of images, and where it looks.
+
+import type { Backend } from "../models/graph/backend.ts";
+import { IMAGENET_NORMALIZATION, type Normalization } from "../models/graph/ops/augment.ts";
+import { type Raster, raster } from "../models/image/raster.ts";
+import type { VitConfig } from "../models/vit.ts";
+import { openWeights, type WeightsSource } from "../models/weights/open.ts";
+import { readVit, type VitReading, type VitWeights, type WeightsReport } from "../models/weights/vit_weights.ts";
+import { createDecoder } from "./data/decode.ts";
+import type { DecodedImage, Decoder } from "./data/decoder.ts";
+import { type AttentionMaps, attentionMaps } from "./eval/attention.ts";
+import { uploadBackbone, type UploadedBackbone } from "./eval/backbone.ts";
+import { CLS_FEATURES, ImageEncoder } from "./eval/encoder.ts";
+import { centralRaster, fitShorterSide, normalizedPlanes } from "./eval/image_planes.ts";
+
+/** An image: the path of a file, its bytes, or its pixels. */
+export type ImageInput = string | Uint8Array<ArrayBuffer> | DecodedImage;
+
+/** How a network is loaded. */
+export interface PretrainedOptions extends VitReading {
+  /** Where it computes; it stays open when the network is disposed of. */
+  readonly backend: Backend;
+  /** Turns files into pixels; default: sharp in this process, loaded when the first file comes. */
+  readonly decoder?: Decoder;
+  /** What pixels are normalised by; default ImageNet's, which DINO is trained with. */
+  readonly normalization?: Normalization;
+}
+
+/** Images of one pass through the network. */
+const BATCH = 16;
+
+/** A Vision Transformer with its weights on a device. */
+export class VisionTransformer {
+  /** Its architecture. */
+  readonly config: VitConfig;
+  /** What of the file fitted, and what did not. */
+  readonly report: WeightsReport;
+  readonly #uploaded: UploadedBackbone;
+  readonly #encoder: ImageEncoder;
+  readonly #decoder: Decoder;
+  readonly #normalization: Normalization;
+
+  /**
+   * Uploads weights.
+   *
+   * @param name of where they come from, for messages
+   * @throws {SyntaxError} if one is missing or of another shape than the architecture says
+   */
+  constructor(
+    { config, weights, report }: VitWeights,
+    { backend, decoder = createDecoder(), normalization = IMAGENET_NORMALIZATION }: PretrainedOptions,
+    name = "weights",
+  ) {
+    this.config = config;
+    this.report = report;
+    this.#uploaded = uploadBackbone(backend, { weights, backbone: config, path: name, notices: report.notices });
+    this.#encoder = new ImageEncoder(backend, this.#uploaded.parameters, config);
+    this.#decoder = decoder;
+    this.#normalization = normalization;
+  }
+
+  /**
+   * Features of images: [CLS] of the last block, normalised by the final layer norm.
+   *
+   * @param cropSize side of the central crop in pixels, after the shorter side is resized in proportion (256 for 224);
+   *   default: the size the position embedding is made for
+   * @returns a vector [embedDim] for each image, in order
+   * @throws {DecodeError} for an image that cannot be decoded
+   */
+  async features(images: readonly ImageInput[], cropSize: number = this.config.imageSize): Promise<Float32Array[]> {
+    const features: Float32Array[] = [];
+    const D = this.config.embedDim, plane = this.config.inChannels * cropSize * cropSize;
+    for (let start = 0; start < images.length; start += BATCH) {
+      const batch = images.slice(start, start + BATCH);
+      const planes = new Float32Array(batch.length * plane);
+      for (const [i, image] of batch.entries()) {
+        planes.set(
+          normalizedPlanes(centralRaster(await this.#pixels(image), cropSize), this.#normalization),
+          i * plane,
+        );
+      }
+      const { features: made } = await this.#encoder.encode(planes, batch.length, cropSize, cropSize, CLS_FEATURES);
+      for (let i = 0; i < batch.length; i++) features.push(made!.slice(i * D, (i + 1) * D));
+    }
+    return features;
+  }
+
+  /**
+   * What the last block's heads look at, in one image at its own proportions.
+   *
+   * @param shorterSide to which it is resized, in pixels, before its edges are cut to whole patches; null keeps its size
+   * @param query the token that asks: 0 is [CLS], 1 the first patch
+   * @throws {DecodeError} for an image that cannot be decoded
+   * @throws {RangeError} if the image is smaller than a patch
+   */
+  async attention(
+    image: ImageInput,
+    { shorterSide = null, query = 0 }: { shorterSide?: number | null; query?: number } = {},
+  ): Promise<AttentionMaps> {
+    const pixels = await this.#pixels(image), { patchSize } = this.config;
+    const shorter = shorterSide ?? Math.min(pixels.height, pixels.width);
+    if (shorter < patchSize) {
+      throw new RangeError(
+        `attention: a side of ${shorter} pixels is smaller than a patch of ${patchSize}: enlarge the image`,
+      );
+    }
+    const fitted = fitShorterSide(pixels, shorterSide, patchSize);
+    const planes = normalizedPlanes(fitted, this.#normalization);
+    const { attention, gridHeight, gridWidth } = await this.#encoder.encode(planes, 1, fitted.height, fitted.width, {
+      attentionOf: query,
+    });
+    return attentionMaps(attention!, this.config.numHeads, gridHeight, gridWidth);
+  }
+
+  /** Frees weights and programs; the backend stays open. */
+  dispose(): void {
+    this.#encoder.dispose();
+    this.#uploaded.dispose();
+  }
+
+  async #pixels(image: ImageInput): Promise<Raster> {
+    const { pixels, height, width } = typeof image === "string" || image instanceof Uint8Array
+      ? await this.#decoder.decode(image)
+      : image;
+    return raster(pixels, height, width);
+  }
+}
+
+/**
+ * Loads a Vision Transformer from weights of any known format: official DINO files and other PyTorch files, safetensors,
+ * Hugging Face folders, timm's names, ONNX, npz, and checkpoints of this project.
+ *
+ * @example Features of an image, and what the network looks at
+ * ```ts
+ * import { encodeSafetensors, initialParameters, loadPretrained, headConfig, openWasm, vitConfig, vitShapes } from "../mod.ts";
+ *
+ * // A network nobody has trained; a path such as "dino_deitsmall16_pretrain.pth" stands here otherwise.
+ * const backbone = vitConfig({ embedDim: 64, depth: 1, numHeads: 1, patchSize: 16, imageSize: 32 });
+ * const values = initialParameters({ backbone, head: headConfig({ inDim: 64, outDim: 2 }) }, 0);
+ * const file = await encodeSafetensors(vitShapes(backbone).map(([name, shape]) => ({
+ *   name, dtype: "F32", shape, bytes: () => new Uint8Array(values.get(`backbone.${name}`)!.buffer),
+ * })));
+ *
+ * const backend = await openWasm({ threads: 1 });
+ * const vit = await loadPretrained(file, { backend });
+ * const image = { pixels: new Uint8Array(48 * 64 * 3), height: 48, width: 64 };
+ * const [features] = await vit.features([image]);
+ * const { heads, gridHeight, gridWidth } = await vit.attention(image);
+ * console.log(features.length, heads, gridHeight, gridWidth); // 64 1 3 4
+ * vit.dispose();
+ * await backend.close();
+ * ```
+ *
+ * @throws {SyntaxError} if the file is damaged or holds no complete Vision Transformer
+ * @throws {TypeError} if it asks for more than tensors and plain data, or is of a kind that cannot be run
+ * @throws {RangeError} if there is no such file
+ */
+export async function loadPretrained(source: WeightsSource, options: PretrainedOptions): Promise<VisionTransformer> {
+  const file = await openWeights(source);
+  try {
+    return new VisionTransformer(await readVit(file, options), options, file.name);
+  } finally {
+    file.close();
+  }
+}
