@@ -45,6 +45,7 @@ export interface EvaluationOutcome {
 const EVALUATIONS: Readonly<Record<string, () => Promise<EvaluationCommand<any>>>> = {
   features: async () => (await import("./features.ts")).command,
   linear: async () => (await import("./linear.ts")).command,
+  map: async () => (await import("./map.ts")).command,
   search: async () => (await import("./search.ts")).command,
   few_shot: async () => (await import("./few_shot.ts")).command,
   retrieval: async () => (await import("./retrieval.ts")).command,

@@ -29,6 +29,10 @@ const COMMANDS: Readonly<Record<string, { about: string; load: () => Promise<Com
     about: "write features of images to a file",
     load: async () => (await import("./features.ts")).main,
   },
+  map: {
+    about: "draw images on a plane by their features (t-SNE), as a page",
+    load: async () => (await import("./map.ts")).main,
+  },
   search: {
     about: "index images; find the nearest ones, and near-duplicates",
     load: async () => (await import("./search.ts")).main,
