@@ -2,6 +2,7 @@
 
 import type { Backend } from "../models/graph/backend.ts";
 import type { DeviceChoice } from "./messages.ts";
+import { MODE_VARIABLE } from "./mode.ts";
 
 /** A backend, and why it was taken. */
 export interface OpenedBackend {
@@ -38,7 +39,13 @@ export async function openBackend(choice: DeviceChoice): Promise<OpenedBackend> 
   return { backend: await simd(threads), reason: obstacle };
 }
 
+/** The launcher knows how it started this process. */
+function knownMode(): "turbo" | "stock" | undefined {
+  const mode = Deno.env.get(MODE_VARIABLE);
+  return mode === undefined ? undefined : mode === "turbo" ? "turbo" : "stock";
+}
+
 async function simd(threads: number | null): Promise<Backend> {
   const { openWasm } = await import("../wasm/mod.ts");
-  return await openWasm({ threads: threads ?? undefined });
+  return await openWasm({ threads: threads ?? undefined, mode: knownMode() });
 }

@@ -27,12 +27,24 @@ const TURNS = 30;
 
 let measured: Promise<Calibration> | undefined;
 
-/** Times the micro-kernels of `exports` on `address`, 128 KiB of scratch in their memory; later calls return the same. */
-export function calibrate(exports: WebAssembly.Exports, address: number): Promise<Calibration> {
-  return measured ??= measure(exports, address);
+/**
+ * Times the micro-kernels of `exports` on `address`, 128 KiB of scratch in their memory; later calls return the same.
+ *
+ * @param known mode of the process; without it, told from the timings, which a very busy machine can blur
+ */
+export function calibrate(
+  exports: WebAssembly.Exports,
+  address: number,
+  known?: Calibration["mode"],
+): Promise<Calibration> {
+  return measured ??= measure(exports, address, known);
 }
 
-async function measure(exports: WebAssembly.Exports, address: number): Promise<Calibration> {
+async function measure(
+  exports: WebAssembly.Exports,
+  address: number,
+  known?: Calibration["mode"],
+): Promise<Calibration> {
   const shapes = [...TILE_SHAPES, REFERENCE];
   const kernels = shapes.map(({ rows, columns }) => {
     const kernel = exports[`cols${rows}x${columns}`] as (...args: number[]) => void;
@@ -58,7 +70,7 @@ async function measure(exports: WebAssembly.Exports, address: number): Promise<C
     TILE_SHAPES.findIndex((t) => t.rows === rows && t.columns === columns);
   const ratio = (a: number, b: number) => median(late.map((gflops) => gflops[a] / gflops[b]));
   const wide = indexOf(4, 16), tall = indexOf(5, 16);
-  const turbo = ratio(wide, TILE_SHAPES.length) > TURBO_RATIO;
+  const turbo = known ? known === "turbo" : ratio(wide, TILE_SHAPES.length) > TURBO_RATIO;
   let best = wide;
   if (turbo) best = ratio(tall, wide) > TALL_RATIO ? tall : wide;
   else TILE_SHAPES.forEach((_, i) => best = ratio(i, best) > 1 ? i : best);

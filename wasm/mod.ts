@@ -33,6 +33,8 @@ export interface WasmOptions {
   readonly maximumBytes?: number;
   /** Register tile of the matrix products; timed unless given. Changes the speed, never a result. */
   readonly tile?: TileShape;
+  /** How V8 was started, if that is known: "turbo" with the flags that make kernels fast. Timed unless given. */
+  readonly mode?: "turbo" | "stock";
   /** For tests: bytes around every buffer that are checked after each run; what runs overwrite starts as NaN. */
   readonly redZone?: number;
 }
@@ -62,7 +64,7 @@ export async function openWasm(options: WasmOptions = {}): Promise<Backend> {
   const instance = new WebAssembly.Instance(module, { env: { memory, now: () => performance.now() } });
   (instance.exports.fillConstants as (address: number) => void)(CONTROL_ADDRESS + Control.constants);
   const { address } = layout.allocate(1 << 17, "calibration");
-  const calibration = await calibrate(instance.exports, address);
+  const calibration = await calibrate(instance.exports, address, options.mode);
   layout.release(address);
   const chosen = options.tile ?? calibration.tile;
   const pool = await WorkerPool.start(module, memory, threads, chosen);
