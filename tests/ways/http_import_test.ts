@@ -1,6 +1,8 @@
 // Third way of use: a program outside the repository that imports mod.ts over HTTP, with an empty cache.
 
 import { assertEquals, assertStringIncludes } from "../assert.ts";
+import { convertWeights } from "../../models/weights/convert.ts";
+import { toyFile } from "../models/weights/toy_vit.ts";
 import { assertTrained, run, TINY_FLAGS, withFolder, writeJpegs } from "./process.ts";
 
 const ROOT = new URL("../../", import.meta.url);
@@ -38,6 +40,48 @@ const { step } = await train({
 await backend.close();
 console.log("updates:", step);
 `;
+
+const LOOK = (host: string) => `
+import { loadPretrained, openWasm } from "http://${host}/mod.ts";
+
+const backend = await openWasm({ threads: 2 });
+const vit = await loadPretrained("weights.pth", { backend, config: { numHeads: 3 } });
+const [features] = await vit.features(["images/CLASS/FILE"]);
+console.log("features:", features.length);
+const { maps, gridHeight, gridWidth } = await vit.attention("images/CLASS/FILE", { shorterSide: 32 });
+const head = maps.subarray(0, gridHeight * gridWidth), most = Math.max(...head);
+const shade = (x: number) => " .:-=+*#%@"[Math.floor(9 * x / most)];
+for (let y = 0; y < gridHeight; y++) console.log(\`|\${[...head.subarray(y * gridWidth, (y + 1) * gridWidth)].map(shade).join("")}|\`);
+vit.dispose();
+await backend.close();
+`;
+
+Deno.test("import over HTTP: ten lines load weights, extract features and draw what a head looks at", () =>
+  withFolder(async (folder) => {
+    const server = serveRepository();
+    try {
+      await convertWeights(await toyFile(), `${folder}/weights.pth`, { format: "pytorch" });
+      await writeJpegs(`${folder}/images`, 1);
+      const path = await firstFile(`${folder}/images`);
+      const program = LOOK(`127.0.0.1:${server.addr.port}`).replaceAll("images/CLASS/FILE", path);
+      await Deno.writeTextFile(`${folder}/look.ts`, program);
+      const env = { ...Deno.env.toObject(), DENO_DIR: `${folder}/cache`, DENO_NO_PACKAGE_JSON: "1" };
+      const { code, out, err } = await run(Deno.execPath(), ["run", "-A", "look.ts"], { cwd: folder, env });
+      assertEquals(code, 0, err);
+      assertStringIncludes(out, "features: 48");
+      const rows = out.split("\n").filter((line) => /^\|[ .:=+*#%@-]+\|$/.test(line));
+      assertEquals([rows.length >= 4, rows.some((row) => row.includes("@"))], [true, true], out);
+    } finally {
+      await server.shutdown();
+    }
+  }));
+
+async function firstFile(folder: string): Promise<string> {
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    return isDirectory ? await firstFile(`${folder}/${name}`) : `${folder}/${name}`;
+  }
+  throw new Error(`${folder} is empty`);
+}
 
 Deno.test("import over HTTP: a program elsewhere, with an empty cache, trains an update", () =>
   withFolder(async (folder) => {
