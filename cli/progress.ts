@@ -228,5 +228,10 @@ function columns(): number {
 function writeStandard(text: string, to: "out" | "err"): void {
   const bytes = new TextEncoder().encode(text);
   const stream = to === "out" ? Deno.stdout : Deno.stderr;
-  for (let done = 0; done < bytes.length;) done += stream.writeSync(bytes.subarray(done));
+  try {
+    for (let done = 0; done < bytes.length;) done += stream.writeSync(bytes.subarray(done));
+  } catch (error) {
+    // Whoever read along has left, as `head` does: a run of days goes on without an audience.
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+  }
 }
