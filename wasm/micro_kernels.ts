@@ -2,7 +2,9 @@
 
 /** Rows and columns of the tile of c that one function keeps in registers. */
 export interface TileShape {
+  /** Rows of c. */
   readonly rows: number;
+  /** Columns of c. */
   readonly columns: 8 | 16;
 }
 

@@ -20,8 +20,8 @@ import { augment } from "./augment";
 @external("env", "now")
 declare function now(): f64;
 
-/** Looks before sleeping: a few microseconds, more than a balanced step leaves between threads. */
-const SPINS: i32 = 4000;
+/** Looks before sleeping: some ten microseconds, more than a balanced step leaves between threads. */
+const SPINS: i32 = 12000;
 
 /** Serves commands until told to leave. */
 export function serve(thread: u32, control: usize): void {
