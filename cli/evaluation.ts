@@ -73,6 +73,8 @@ export interface EvaluationCommand<F extends Readonly<Record<string, Field>>> {
   readonly about: string;
   readonly after?: readonly string[];
   readonly fields: F;
+  /** It needs no weights: `backbone`, `parameters` and `weightsPath` of its context are not there. */
+  readonly weightless?: true;
   /** Finds weights among the words that are no flags; left out, the one word is the weights. What it returns as `words` reaches the other functions in `flags.words`. */
   readWords?(
     positional: readonly string[],
@@ -100,8 +102,10 @@ async function run<F extends Readonly<Record<string, Field>>>(
 ): Promise<number> {
   const groups: FlagGroup[] = [
     { title: "Evaluation", fields: command.fields },
-    { title: "Weights", fields: weightsFields },
-    { title: "Images", fields: imageFields },
+    ...command.weightless ? [] : [
+      { title: "Weights", fields: weightsFields },
+      { title: "Images", fields: imageFields },
+    ],
     { title: "Device", fields: device },
     { title: "Command", fields: output },
   ];
@@ -116,7 +120,10 @@ async function run<F extends Readonly<Record<string, Field>>>(
   const typed = { ...defaults, ...given } as Values<F> & Values<typeof COMMON> & DeviceChoice;
   const read = await command.readWords?.(positional, typed);
   const flags = read ? { ...typed, words: read.words } : typed;
-  const weights = await weightsFile(read ? [read.weights] : positional, read ? null : flags.weights, command.usage);
+  if (command.weightless && positional.length > 0) throw new RangeError(`unexpected word ${positional[0]}`);
+  const weights = command.weightless
+    ? null
+    : await weightsFile(read ? [read.weights] : positional, read ? null : flags.weights, command.usage);
   const extra = await command.prepare?.(flags) ?? null;
   const progress = new Progress({ json: false, quiet: flags.quiet || flags.json });
   const temporary = await Deno.makeTempDir({ prefix: `denodino-${command.name}-` });
@@ -132,7 +139,7 @@ async function run<F extends Readonly<Record<string, Field>>>(
         name: command.name,
         device: { backend, adapter, threads },
         weights,
-        network,
+        network: network ?? "teacher",
         sources,
         flags: flags as Record<string, unknown>,
         extra,
@@ -159,8 +166,9 @@ async function compute(job: EvaluationJob, flags: Values<typeof COMMON>, progres
     },
   });
   if (code !== 0 || !outcome) return code;
-  if (flags.json) console.log(JSON.stringify({ weights: job.weights, ...outcome.value }));
-  else for (const line of outcome.lines) progress.result(line);
+  if (flags.json) {
+    console.log(JSON.stringify({ ...job.weights === null ? {} : { weights: job.weights }, ...outcome.value }));
+  } else for (const line of outcome.lines) progress.result(line);
   return 0;
 }
 

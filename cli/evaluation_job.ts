@@ -7,7 +7,7 @@ import { readTrainingState } from "../dino/checkpoint.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import { reopenPixels } from "../dino/data/open.ts";
 import { uploadBackbone } from "../dino/eval/backbone.ts";
-import { loadWeights, type NetworkName } from "../dino/load_weights.ts";
+import { type LoadedWeights, loadWeights, type NetworkName } from "../dino/load_weights.ts";
 import { openBackend } from "./backend.ts";
 import type { ComputeContext } from "./compute.ts";
 import type { EvaluationCommand } from "./evaluation.ts";
@@ -45,6 +45,7 @@ export interface EvaluationOutcome {
 const EVALUATIONS: Readonly<Record<string, () => Promise<EvaluationCommand<any>>>> = {
   features: async () => (await import("./features.ts")).command,
   linear: async () => (await import("./linear.ts")).command,
+  throughput: async () => (await import("./throughput.ts")).command,
   map: async () => (await import("./map.ts")).command,
   search: async () => (await import("./search.ts")).command,
   few_shot: async () => (await import("./few_shot.ts")).command,
@@ -57,21 +58,18 @@ const EVALUATIONS: Readonly<Record<string, () => Promise<EvaluationCommand<any>>
 /** Runs the job; returns the exit status. */
 export async function runEvaluationJob(job: EvaluationJob, { tell, signal }: ComputeContext): Promise<number> {
   const command = await EVALUATIONS[job.name]();
-  const loaded = await loadWeights(job.weights, job.network);
+  const loaded = job.weights === null ? undefined : await loadWeights(job.weights, job.network);
   // A run's own normalisation; a bare file of weights has the published one.
-  const ours = await readTrainingState(loaded.path).then(({ config }) => config, () => undefined);
+  const ours = loaded && await readTrainingState(loaded.path).then(({ config }) => config, () => undefined);
   const sources: Record<string, PixelSource> = {};
   for (const [name, locator] of Object.entries(job.sources)) sources[name] = await reopenPixels(locator);
   const { backend, reason } = await openBackend(job.device);
   try {
     tell({ type: "backend", name: backend.name, description: backend.description, reason });
-    const { parameters } = uploadBackbone(backend, loaded);
     const outcome = await command.evaluate({
       backend,
-      backbone: loaded.backbone,
-      parameters,
+      ...loaded ? networkOf(backend, loaded) : NO_NETWORK,
       normalization: ours ? { mean: ours.mean, deviation: ours.std } : IMAGENET_NORMALIZATION,
-      weightsPath: loaded.path,
       network: job.network,
       sources,
       extra: job.extra,
@@ -89,3 +87,11 @@ export async function runEvaluationJob(job: EvaluationJob, { tell, signal }: Com
     for (const source of Object.values(sources)) source.close();
   }
 }
+
+function networkOf(backend: Backend, loaded: LoadedWeights) {
+  const { parameters } = uploadBackbone(backend, loaded);
+  return { backbone: loaded.backbone, parameters, weightsPath: loaded.path };
+}
+
+/** What a command has that declared to need none. */
+const NO_NETWORK = undefined as unknown as ReturnType<typeof networkOf>;

@@ -61,6 +61,10 @@ const COMMANDS: Readonly<Record<string, { about: string; load: () => Promise<Com
     about: "list the tensors of a file of weights",
     load: async () => (await import("./inspect.ts")).main,
   },
+  throughput: {
+    about: "images a second and memory of every architecture and patch size",
+    load: async () => (await import("./throughput.ts")).main,
+  },
   bench: {
     about: "measure kernels, steps and decoding on this machine",
     load: async () => (await import("./bench.ts")).main,

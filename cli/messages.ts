@@ -48,7 +48,8 @@ export interface EvaluationJob {
   readonly command: "evaluation";
   readonly name: string;
   readonly device: DeviceChoice;
-  readonly weights: string;
+  /** null for one that measures a device only. */
+  readonly weights: string | null;
   readonly network: "teacher" | "student";
   readonly sources: Readonly<Record<string, PixelLocator>>;
   readonly flags: Readonly<Record<string, unknown>>;

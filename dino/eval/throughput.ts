@@ -1,0 +1,90 @@
+// Images a second and peak memory of a forward pass: the columns of the paper's tables that depend on the machine.
+
+import type { Backend } from "../../models/graph/backend.ts";
+import { emitCopy } from "../../models/graph/ops/elementwise.ts";
+import { Program } from "../../models/graph/program.ts";
+import { type Tensor, tensor } from "../../models/graph/tensor.ts";
+import { finalNorm, vit, type VitConfig, vitShapes } from "../../models/vit.ts";
+
+/** A measured architecture. */
+export interface Throughput {
+  readonly parameters: number;
+  /** Multiplications and additions of one image, in 10⁹. */
+  readonly gflops: number;
+  readonly tokens: number;
+  /** Median over runs. */
+  readonly imagesPerSecond: number;
+  /** Bytes of weights, activations and scratch space together. */
+  readonly peakBytes: number;
+}
+
+/** Fewest runs that are timed, after one that is not. */
+const FEWEST_RUNS = 3;
+
+/**
+ * Times features of [CLS] of images of one size.
+ *
+ * @param seconds of measuring; one pass is made even if it takes longer
+ * @throws {RangeError} if the device cannot hold it
+ */
+export async function measureThroughput(
+  backend: Backend,
+  config: VitConfig,
+  { imageSize, batch, seconds, signal }: { imageSize: number; batch: number; seconds: number; signal?: AbortSignal },
+): Promise<Throughput> {
+  const before = backend.memory;
+  const parameters = new Map<string, Tensor>();
+  for (const [name, shape] of vitShapes(config)) {
+    const t = tensor(name, shape, "param");
+    // Not zeros: a softmax over equal scores, and numbers too small to be normal, would take another time.
+    backend.write(t, Float32Array.from({ length: length(shape) }, (_, i) => 0.02 * Math.sin(i + 1)));
+    parameters.set(name, t);
+  }
+  const p = new Program("throughput");
+  const grid = Math.floor(imageSize / config.patchSize), depth = config.inChannels * config.patchSize ** 2;
+  const patches = tensor("patches", [batch * grid * grid, depth], "input");
+  const crops = { patches, images: batch, height: imageSize, width: imageSize };
+  const lookUp = (name: string) => parameters.get(name)!;
+  const features = finalNorm(p, lookUp, config, vit(p, lookUp, config, crops, { clsOnly: true }).blocks.at(-1)!);
+  const out = tensor("features", features.shape, "output");
+  emitCopy(p, features, out);
+  const executable = await backend.compile(p);
+  try {
+    backend.write(patches, Float32Array.from({ length: length(patches.shape) }, (_, i) => Math.sin(i)));
+    await executable.run();
+    await backend.finish();
+    const times: number[] = [];
+    for (const start = performance.now(); times.length < FEWEST_RUNS || performance.now() - start < 1000 * seconds;) {
+      signal?.throwIfAborted();
+      const from = performance.now();
+      await executable.run();
+      await backend.finish();
+      times.push(performance.now() - from);
+      if (performance.now() - start > 3000 * seconds) break;
+    }
+    const median = times.sort((a, b) => a - b)[Math.floor(times.length / 2)];
+    const { persistent, workspace } = backend.memory;
+    return {
+      parameters: vitShapes(config).reduce((sum, [, shape]) => sum + length(shape), 0),
+      gflops: forwardFlops(config, grid * grid + 1) / 1e9,
+      tokens: grid * grid + 1,
+      imagesPerSecond: 1000 * batch / median,
+      // The backend's own arena is as large as the largest program so far.
+      peakBytes: persistent - before.persistent + executable.plan.arenaBytes + workspace,
+    };
+  } finally {
+    executable.dispose();
+    backend.free(patches, out, ...parameters.values());
+  }
+}
+
+/** Twice the multiplications of the products in a forward pass of one image. */
+export function forwardFlops(
+  { embedDim: D, depth, mlpRatio, patchSize, inChannels }: VitConfig,
+  tokens: number,
+): number {
+  const block = 4 * D * D + 2 * mlpRatio * D * D;
+  return 2 * (depth * (tokens * block + 2 * tokens * tokens * D) + (tokens - 1) * inChannels * patchSize ** 2 * D);
+}
+
+const length = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);
