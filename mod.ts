@@ -74,11 +74,19 @@ export * from "./models/weights/statistics.ts";
 
 // Backends.
 export * from "./wasm/mod.ts";
+export type { TileShape } from "./wasm/micro_kernels.ts";
 export {
   type AdapterSummary,
   describeAdapters,
   type DeviceOptions,
+  type LoweringLimits,
+  type MatmulShape,
   openWebGpu,
+  type TileName,
+  type TuningCache,
+  type TuningOptions,
+  type TuningResult,
+  type WebGpu,
   type WebGpuOptions,
 } from "./gpu/mod.ts";
 
@@ -105,7 +113,7 @@ export * from "./dino/eval/knn.ts";
 export * from "./dino/eval/knn_eval.ts";
 export * from "./dino/eval/splits.ts";
 export * from "./dino/eval/features.ts";
-export type { LinearFeatureOptions } from "./dino/eval/linear_features.ts";
+export type { LinearFeatureOptions, PatchAverage } from "./dino/eval/linear_features.ts";
 export * from "./dino/data/dataset.ts";
 export * from "./dino/data/open.ts";
 export * from "./dino/data/decoder.ts";

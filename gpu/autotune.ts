@@ -10,11 +10,14 @@ import type { LoweringLimits, MatmulChooser, MatmulShape } from "./lowering.ts";
 export interface TuningCache {
   /** What `save` was last given, if anything. */
   load(): Promise<string | undefined>;
+  /** Keeps the text for the next `load`. */
+  /** Keeps `text` for the next run. */
   save(text: string): Promise<void>;
 }
 
 /** How long and what to tune. */
 export interface TuningOptions {
+  /** Remembers choices between runs. */
   readonly cache?: TuningCache;
   /** Stop looking after this many seconds; what was not reached keeps the guess. */
   readonly seconds?: number;
@@ -24,7 +27,9 @@ export interface TuningOptions {
 
 /** What one comparison found. */
 export interface TuningResult {
+  /** The product. */
   readonly shape: MatmulShape;
+  /** The fastest tile. */
   readonly chosen: TileName;
   /** Microseconds of each tile that gave right results. */
   readonly micros: Readonly<Partial<Record<TileName, number>>>;

@@ -6,13 +6,13 @@ import type { Program } from "../models/graph/program.ts";
 import { byteLength, bytesPerElement, hostArray, size, type Tensor, type TensorData } from "../models/graph/tensor.ts";
 import { bindOnce } from "./alias.ts";
 import { writeBytes } from "./bytes.ts";
-import { messageOf, type OpenedDevice } from "./device.ts";
+import { type AdapterSummary, messageOf, type OpenedDevice } from "./device.ts";
 import { GpuExecutable, type Host } from "./executable.ts";
 import { lower, type LoweringLimits, loweringLimits, type MatmulChooser } from "./lowering.ts";
 import { Memory } from "./memory.ts";
 import { Pacer } from "./pace.ts";
 import { PipelineCache } from "./shader.ts";
-import type { Tuner } from "./autotune.ts";
+import type { Tuner, TuningResult } from "./autotune.ts";
 
 const MAP_READ_COPY_DST = 0x01 | 0x08; // GPUBufferUsage.MAP_READ | COPY_DST
 
@@ -22,6 +22,7 @@ export class WebGpuBackend implements Backend, Host {
   readonly description: string;
   readonly device: GPUDevice;
   readonly timestamps: boolean;
+  readonly adapter: AdapterSummary;
   /** What kernels are lowered for; a test may narrow it before compiling. */
   limits: LoweringLimits;
   readonly buffers: Memory;
@@ -45,6 +46,7 @@ export class WebGpuBackend implements Backend, Host {
     this.strict = strict;
     const { device, summary } = opened;
     this.device = device;
+    this.adapter = summary;
     this.timestamps = opened.timestamps;
     this.description = `WebGPU, ${summary.description}${summary.fallback ? " (software)" : ""}`;
     const { limits } = device;
@@ -63,6 +65,10 @@ export class WebGpuBackend implements Backend, Host {
         );
       }
     });
+  }
+
+  get tuned(): readonly TuningResult[] {
+    return this.tuner?.results ?? [];
   }
 
   get fingerprint(): string {

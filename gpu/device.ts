@@ -4,14 +4,19 @@
 export interface AdapterSummary {
   /** Position in {@link describeAdapters}, which `--adapter` takes. */
   readonly index: number;
+  /** Its name, as the driver gives it. */
   readonly description: string;
+  /** Who made it; a number where the driver gives no name. */
   readonly vendor: string;
+  /** The family of the hardware; often empty. */
   readonly architecture: string;
   /** A processor pretending to be a graphics card; correct, and slower than the SIMD backend. */
   readonly fallback: boolean;
   /** Invocations that run in lockstep; 0 if unknown or not the same everywhere. */
   readonly subgroupSize: number;
+  /** WebGPU's limits by name, as the adapter has them. */
   readonly limits: Readonly<Record<string, number>>;
+  /** WebGPU's features that it lists, sorted. */
   readonly features: readonly string[];
 }
 

@@ -52,10 +52,15 @@ export type MatmulChooser = (shape: MatmulShape, limits: LoweringLimits) => Tile
 
 /** What the choice of a product's variant depends on. */
 export interface MatmulShape {
+  /** Rows of the result. */
   readonly m: number;
+  /** Columns of the result. */
   readonly n: number;
+  /** Products in each sum. */
   readonly k: number;
+  /** A is stored [k, m]. */
   readonly transA: boolean;
+  /** B is stored [n, k]. */
   readonly transB: boolean;
 }
 

@@ -1,13 +1,14 @@
 // The WebGPU backend: compiles programs to WGSL pipelines and runs a step as one submission.
+import type { Backend } from "../models/graph/backend.ts";
 import { WebGpuBackend } from "./backend.ts";
-import { Tuner, type TuningOptions } from "./autotune.ts";
-import { type DeviceOptions, findAdapter, openDevice } from "./device.ts";
+import { Tuner, type TuningOptions, type TuningResult } from "./autotune.ts";
+import { type AdapterSummary, type DeviceOptions, findAdapter, openDevice } from "./device.ts";
 import { type LoweringLimits, loweringLimits } from "./lowering.ts";
 
-export { WebGpuBackend } from "./backend.ts";
 export type { TuningCache, TuningOptions, TuningResult } from "./autotune.ts";
+export type { TileName } from "./kernels/matmul_tiles.ts";
 export { type AdapterSummary, describeAdapters, type DeviceOptions } from "./device.ts";
-export { DEFAULT_LIMITS, type LoweringLimits, workspaceBytes } from "./lowering.ts";
+export { DEFAULT_LIMITS, type LoweringLimits, type MatmulShape, workspaceBytes } from "./lowering.ts";
 
 /** How to open the backend. */
 export interface WebGpuOptions extends DeviceOptions {
@@ -20,14 +21,24 @@ export interface WebGpuOptions extends DeviceOptions {
   readonly tuning?: TuningOptions | false;
 }
 
+/** An open WebGPU device. */
+export interface WebGpu extends Backend {
+  /** What it runs on. */
+  readonly adapter: AdapterSummary;
+  /** What the tuner found so far; empty on a software adapter. */
+  readonly tuned: readonly TuningResult[];
+}
+
 /**
  * Opens a WebGPU device as a backend.
  *
  * @throws {Error} when no adapter can be used, saying which there are and what would help
  */
-export async function openWebGpu(options: WebGpuOptions = {}): Promise<WebGpuBackend> {
-  const opened = await openDevice(options);
-  const backend = new WebGpuBackend(opened, { strict: options.gpu !== undefined && options.gpu !== navigator.gpu });
+export async function openWebGpu(options: WebGpuOptions = {}): Promise<WebGpu> {
+  // Kernels use subgroups without asking for the extension by name, which Deno's compiler does not know and others insist on.
+  const foreign = isForeign(options.gpu);
+  const opened = await openDevice(foreign ? { ...options, subgroups: false } : options);
+  const backend = new WebGpuBackend(opened, { strict: foreign });
   if (options.tuning !== false && !opened.summary.fallback) backend.tuner = new Tuner(backend, options.tuning);
   return backend;
 }
@@ -35,5 +46,10 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<WebGpuBac
 /** What {@link workspaceBytes} should plan for: the limits of the adapter that {@link openWebGpu} would take, without opening it. */
 export async function plannedLimits(options: DeviceOptions = {}): Promise<LoweringLimits> {
   const summary = await findAdapter(options);
-  return loweringLimits(summary, summary.subgroupSize);
+  return loweringLimits(summary, options.subgroups === false || isForeign(options.gpu) ? 0 : summary.subgroupSize);
+}
+
+/** Whether this is another implementation than the runtime's own. */
+function isForeign(gpu: GPU | undefined): boolean {
+  return gpu !== undefined && gpu !== navigator.gpu;
 }

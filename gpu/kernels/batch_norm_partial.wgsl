@@ -4,7 +4,7 @@
 struct Params { rows: u32, columns: u32, rowsPerChunk: u32, columnBlocks: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> partial: array<f32>;
+@group(0) @binding(2) var<storage, read_write> parts: array<f32>;
 
 var<workgroup> sums: array<f32, 256>;
 
@@ -40,7 +40,7 @@ fn main(
   }
   squares = columnTotal(squares, thread);
   if (thread < 64u && column < p.columns && begin < p.rows) {
-    partial[2u * chunk * p.columns + column] = mean;
-    partial[(2u * chunk + 1u) * p.columns + column] = squares;
+    parts[2u * chunk * p.columns + column] = mean;
+    parts[(2u * chunk + 1u) * p.columns + column] = squares;
   }
 }

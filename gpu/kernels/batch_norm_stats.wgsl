@@ -2,7 +2,7 @@
 // running ← (1 − momentum)·running + momentum·batch, with the unbiased variance. Evaluation takes the running ones. One thread a column.
 struct Params { count: u32, rows: u32, chunks: u32, rowsPerChunk: u32, training: u32, eps: f32, momentum: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> partial: array<f32>;
+@group(0) @binding(1) var<storage, read_write> parts: array<f32>;
 @group(0) @binding(2) var<storage, read_write> runningMean: array<f32>;
 @group(0) @binding(3) var<storage, read_write> runningVar: array<f32>;
 @group(0) @binding(4) var<storage, read_write> stats: array<f32>;
@@ -25,10 +25,10 @@ fn main(
     mean = 0.0;
     for (var chunk = 0u; chunk < p.chunks; chunk++) {
       let extra = f32(min(p.rowsPerChunk, p.rows - chunk * p.rowsPerChunk));
-      let delta = partial[2u * chunk * p.count + c] - mean;
+      let delta = parts[2u * chunk * p.count + c] - mean;
       let both = rows + extra;
       mean += delta * extra / both;
-      squares += partial[(2u * chunk + 1u) * p.count + c] + delta * delta * rows * extra / both;
+      squares += parts[(2u * chunk + 1u) * p.count + c] + delta * delta * rows * extra / both;
       rows = both;
     }
     variance = squares / rows;

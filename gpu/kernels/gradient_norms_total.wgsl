@@ -1,7 +1,7 @@
 // norms[s] = Σ partial over the blocks of segment s, in order; ranges[s] = (first block, blocks). One thread a segment.
 struct Params { count: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> partial: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> parts: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> ranges: array<vec2u>;
 @group(0) @binding(3) var<storage, read_write> norms: array<vec4f>;
 
@@ -18,7 +18,7 @@ fn main(
   let range = ranges[i];
   var sum = vec4f();
   for (var b = 0u; b < range.y; b++) {
-    sum += partial[range.x + b];
+    sum += parts[range.x + b];
   }
   norms[i] = sum;
 }

@@ -1,5 +1,5 @@
 // dx (+)= rstd·(g − mean(g) − x̂·mean(g·x̂)) with g = dy·weight and x̂ = (x − mean)·rstd;
-// partial[strip] = (Σ dy·x̂, Σ dy) over the rows of a strip, which column_sum.wgsl adds up. dy, x, dx: [rows, columns], columns in V.
+// parts[strip] = (Σ dy·x̂, Σ dy) over the rows of a strip, which column_sum.wgsl adds up. dy, x, dx: [rows, columns], columns in V.
 // A workgroup has a strip of STRIP rows. First LANES threads a row find the two means; then a thread owns a column and walks down
 // every `walkers`-th row of the strip, which it finds in cache, and the walkers of a column add up.
 // dx may be dy: a thread has read an element before it writes it.
@@ -10,7 +10,7 @@ struct Params { rows: u32, columns: u32, hasX: u32, hasParams: u32, accumulateX:
 @group(0) @binding(3) var<storage, read_write> stats: array<f32>;
 @group(0) @binding(4) var<storage, read_write> weight: array<V>;
 @group(0) @binding(5) var<storage, read_write> dx: array<V>;
-@group(0) @binding(6) var<storage, read_write> partial: array<V>;
+@group(0) @binding(6) var<storage, read_write> parts: array<V>;
 
 // Of each row of the strip: mean, rstd, mean(g), mean(g·x̂).
 var<workgroup> rowsOfStrip: array<vec4f, STRIP>;
@@ -81,8 +81,8 @@ fn main(
         dweight += weightSums[other];
         dbias += biasSums[other];
       }
-      partial[2u * strip * p.columns + c] = dweight;
-      partial[(2u * strip + 1u) * p.columns + c] = dbias;
+      parts[2u * strip * p.columns + c] = dweight;
+      parts[(2u * strip + 1u) * p.columns + c] = dbias;
     }
     workgroupBarrier();
   }

@@ -1,8 +1,8 @@
-// c = epilogue(Σ_s partial[s]): adds up the partial products of a matrix product whose inner extent was split, in order.
-// partial [splits, m, n]; columns in V. One thread a V of c.
+// c = epilogue(Σ_s parts[s]): adds up the partial products of a matrix product whose inner extent was split, in order.
+// parts [splits, m, n]; columns in V. One thread a V of c.
 struct Params { count: u32, columns: u32, splits: u32, flags: u32, rowsPerScale: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> partial: array<V>;
+@group(0) @binding(1) var<storage, read_write> parts: array<V>;
 @group(0) @binding(2) var<storage, read_write> c: array<V>;
 @group(0) @binding(3) var<storage, read_write> bias: array<V>;
 @group(0) @binding(4) var<storage, read_write> residual: array<V>;
@@ -21,7 +21,7 @@ fn main(
   }
   var sum = V(0.0);
   for (var s = 0u; s < p.splits; s++) {
-    sum += partial[s * p.count + i];
+    sum += parts[s * p.count + i];
   }
   storeProduct(sum, i / p.columns, i % p.columns, p.columns);
 }

@@ -16,8 +16,11 @@ export interface TileChoice {
   readonly splits: number;
 }
 
+/** BM×BN×BK of a tile of {@link TILES}; `r8` where a thread makes 8×8 elements though 4×4 would do. */
+export type TileName = "32x32x8" | "64x64x16" | "64x64x16r8" | "128x64x16" | "128x128x16" | "128x128x8";
+
 /** Tiles by name. Threads of a workgroup: BM/TM × BN/TN. */
-export const TILES = {
+export const TILES: Readonly<Record<TileName, Tile>> = {
   /** 64 threads; small matrices and software adapters. */
   "32x32x8": { bm: 32, bn: 32, bk: 8, tm: 4, tn: 4 },
   /** 256 threads: hides latency by many threads. */
@@ -28,12 +31,9 @@ export const TILES = {
   "128x64x16": { bm: 128, bn: 64, bk: 16, tm: 8, tn: 8 },
   /** 256 threads; large matrices. */
   "128x128x16": { bm: 128, bn: 128, bk: 16, tm: 8, tn: 8 },
-  /** 256 threads, half the staging memory: another workgroup fits where shared memory is the limit. */
+  /** 256 threads, half the staging memory: another workgroup fits where workgroup memory is the limit. */
   "128x128x8": { bm: 128, bn: 128, bk: 8, tm: 8, tn: 8 },
-} as const satisfies Record<string, Tile>;
-
-/** The name of a tile of {@link TILES}. */
-export type TileName = keyof typeof TILES;
+};
 
 /** The name of a tile. */
 export function tileName({ bm, bn, bk, tm, tn }: Tile): string {

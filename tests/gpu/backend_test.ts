@@ -1,5 +1,6 @@
 // The backend around the kernels: arenas in chunks, views at odd places, bytes, limits, errors, profiles, repeatability.
-import { plannedLimits, WebGpuBackend, workspaceBytes } from "../../gpu/mod.ts";
+import { WebGpuBackend } from "../../gpu/backend.ts";
+import { plannedLimits, workspaceBytes } from "../../gpu/mod.ts";
 import { describeAdapters, openDevice } from "../../gpu/device.ts";
 import type { GpuExecutable } from "../../gpu/executable.ts";
 import { fold } from "../../gpu/dispatch.ts";

@@ -1,6 +1,6 @@
 // A WebGPU backend for tests: any adapter will do; without one a test is skipped and says so.
 import { openDevice, type OpenedDevice } from "../../gpu/device.ts";
-import { WebGpuBackend } from "../../gpu/mod.ts";
+import { WebGpuBackend } from "../../gpu/backend.ts";
 
 const adapter = await navigator.gpu?.requestAdapter();
 if (!adapter) {
