@@ -2,7 +2,7 @@
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import type { Op } from "../models/graph/ops/mod.ts";
 import { aligned, type MemoryPlan } from "../models/graph/plan.ts";
-import type { Program } from "../models/graph/program.ts";
+import { Program } from "../models/graph/program.ts";
 import { byteLength, bytesPerElement, rootOf, type Tensor } from "../models/graph/tensor.ts";
 import type { Code } from "./codes.ts";
 import { StepField, StepFlag } from "./codes.ts";
@@ -90,8 +90,9 @@ function loweringOf(op: Op): AnyLowering {
 
 /** Bytes of kernels' own scratch that a program takes on this backend, all threads together; opens nothing. */
 export function workspaceBytes(program: Program, { threads }: { threads: number }): number {
-  dropUnreadOutputs(program);
-  const { workspaceBytes, scratchBytes } = lower(program, { threads, tileColumns: 16 }, () => 0, 0);
+  const copy = new Program(program.name).append(program);
+  dropUnreadOutputs(copy);
+  const { workspaceBytes, scratchBytes } = lower(copy, { threads, tileColumns: 16 }, () => 0, 0);
   return allocated(workspaceBytes) + threads * allocated(scratchBytes);
 }
 
