@@ -100,6 +100,16 @@ def _():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     theirs.save_pretrained(path("theirs_hf"), max_shard_size="60KB")
     save("theirs_hf.npy", theirs(square).last_hidden_state)
+    # DINOv2: layer scales, a mask token, other names; without registers and with them.
+    from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+    small = dict(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, image_size=32, patch_size=8)
+    dinov2 = Dinov2Model(Dinov2Config(**small)).eval()
+    with torch.no_grad():
+        for parameter in dinov2.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    dinov2.save_pretrained(path("theirs_dinov2"))
+    save("theirs_dinov2.npy", dinov2(square).last_hidden_state)
+    Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**small)).save_pretrained(path("theirs_registers"))
 
 
 @part("onnxruntime")

@@ -132,6 +132,8 @@ Deno.test({
         const theirs = await load("theirs_hf", {});
         assertEquals([theirs.config.numHeads, theirs.config.layerNormEps, theirs.config.qkvBias], [4, 1e-4, false]);
         await same("theirs_hf", (await forward(theirs, square, [2, 32, 32])).tokens);
+        await same("theirs_dinov2", (await forward(await load("theirs_dinov2", {}), square, [2, 32, 32])).tokens);
+        await assertRejects(() => load("theirs_registers", {}), TypeError, "register tokens");
       }
       const views = await openWeights(at("theirs_views.pth"));
       const view = (name: string) => readFloat32(views, views.tensors.get(name)!);
