@@ -16,7 +16,7 @@ export const LANE_COUNTS: readonly number[] = [4, 8, 16];
 
 /** Rows and columns of the tile of c that one subgroup makes. */
 export function laneTile(lanes: number): { rows: number; columns: number } {
-  return { rows: 32, columns: lanes === 16 ? 16 : 2 * lanes };
+  return { rows: 32, columns: Math.min(32, 4 * lanes) };
 }
 
 /**
