@@ -3,6 +3,7 @@
 import type { Backend } from "../models/graph/backend.ts";
 import type { DeviceChoice } from "./messages.ts";
 import { MODE_VARIABLE } from "./mode.ts";
+import { tuningCache } from "./tuning_cache.ts";
 
 /** A backend, and why it was taken. */
 export interface OpenedBackend {
@@ -20,8 +21,9 @@ export async function openBackend(choice: DeviceChoice): Promise<OpenedBackend> 
   const adapter = choice.adapter ?? undefined;
   if (backend === "wasm") return { backend: await simd(threads), reason: "asked for by --backend wasm" };
   const { describeAdapters, openWebGpu } = await import("../gpu/mod.ts");
+  const tuning = { cache: tuningCache() };
   if (backend === "webgpu" || adapter !== undefined) {
-    const opened = await openWebGpu({ adapter, allowFallback: true });
+    const opened = await openWebGpu({ adapter, allowFallback: true, tuning });
     return { backend: opened, reason: `asked for by ${adapter === undefined ? "--backend webgpu" : "--adapter"}` };
   }
   const adapters = await describeAdapters();
@@ -31,7 +33,7 @@ export async function openBackend(choice: DeviceChoice): Promise<OpenedBackend> 
     : `${adapters[0].description} is a software adapter, slower than SIMD`;
   if (real.length > 0) {
     try {
-      return { backend: await openWebGpu(), reason: `${real[0].description} is a GPU` };
+      return { backend: await openWebGpu({ tuning }), reason: `${real[0].description} is a GPU` };
     } catch (error) {
       obstacle = (error as Error).message;
     }
