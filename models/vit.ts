@@ -4,7 +4,7 @@ import { attention, attentionProbs } from "./graph/ops/attention.ts";
 import { linear } from "./graph/ops/matmul.ts";
 import { layerNorm } from "./graph/ops/norm.ts";
 import { assembleTokens, gatherRows, resample } from "./graph/ops/tokens.ts";
-import type { Tensor } from "./graph/tensor.ts";
+import { type Tensor, tensor } from "./graph/tensor.ts";
 import { bicubicAxis } from "./interpolate.ts";
 
 /** Extents and options of a ViT. */
@@ -27,6 +27,8 @@ export interface VitConfig {
   readonly qkvBias: boolean;
   /** DINO's ViTs use 1e-6; PyTorch's default is 1e-5. */
   readonly layerNormEps: number;
+  /** Register tokens between [CLS] and the patches, as DINOv2 has them; default none, as DINO. */
+  readonly registers?: number;
 }
 
 /** Widths of the published architectures; depth 12, MLP ×4, head width 64. */
@@ -65,6 +67,7 @@ export function vitShapes(c: VitConfig): [name: string, shape: number[]][] {
   const shapes: [string, number[]][] = [
     ["cls_token", [1, 1, D]],
     ["pos_embed", [1, native + 1, D]],
+    ...(c.registers ? [["register_tokens", [1, c.registers, D]] as [string, number[]]] : []),
     ["patch_embed.proj.weight", [D, C, p, p]],
     ["patch_embed.proj.bias", [D]],
   ];
@@ -140,8 +143,10 @@ export function vit(
   const gridH = Math.floor(height / c.patchSize), gridW = Math.floor(width / c.patchSize);
   const embedded = linear(p, batch.patches, params("patch_embed.proj.weight"), params("patch_embed.proj.bias")); // [B·n, D]
   const pos = positionEmbedding(p, params("pos_embed"), c, height, width);
-  let x = assembleTokens(p, embedded, params("cls_token"), pos, images); // [B·N, D]
-  const tokens = gridH * gridW + 1;
+  let x = c.registers // [B·N, D]
+    ? assembleWithRegisters(p, embedded, params("cls_token"), params("register_tokens"), pos, images)
+    : assembleTokens(p, embedded, params("cls_token"), pos, images);
+  const tokens = patchesFrom(c) + gridH * gridW;
   const blocks: Tensor[] = [];
   for (let i = 0; i < c.depth; i++) {
     const last = i === c.depth - 1;
@@ -156,6 +161,35 @@ export function vit(
     blocks.push(x);
   }
   return { blocks, pos, tokens };
+}
+
+/** The first patch among the tokens of an image: behind [CLS] and the registers. */
+export function patchesFrom(c: Pick<VitConfig, "registers">): number {
+  return 1 + (c.registers ?? 0);
+}
+
+/** [CLS], registers, patches; registers have no position. */
+function assembleWithRegisters(
+  p: Program,
+  patches: Tensor,
+  cls: Tensor,
+  registers: Tensor,
+  pos: Tensor,
+  images: number,
+): Tensor {
+  const [, R, D] = registers.shape;
+  const count = patches.shape[0] / images;
+  const rows = p.activation("registers and patches", [images * (R + count), D]);
+  for (let b = 0; b < images; b++) {
+    gatherRows(p, registers, { count: R, target: b * (R + count) }, rows);
+    gatherRows(p, patches, { start: b * count, count, target: b * (R + count) + R }, rows);
+  }
+  const nowhere = tensor("nowhere", [R, D], "constant", "f32", new Float32Array(R * D));
+  const placed = p.activation("pos with registers", [1 + R + count, D]);
+  gatherRows(p, pos, { count: 1 }, placed);
+  gatherRows(p, nowhere, { count: R, target: 1 }, placed);
+  gatherRows(p, pos, { start: 1, count, target: 1 + R }, placed);
+  return assembleTokens(p, rows, cls, placed, images);
 }
 
 /** The shared final layer norm, applied to any block's tokens. */

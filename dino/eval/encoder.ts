@@ -5,7 +5,7 @@ import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { patchify } from "../../models/graph/ops/tokens.ts";
 import { Program } from "../../models/graph/program.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
-import { finalNorm, type Parameters, vit, type VitConfig } from "../../models/vit.ts";
+import { finalNorm, type Parameters, patchesFrom, vit, type VitConfig } from "../../models/vit.ts";
 import { type LinearFeatureOptions, linearFeatures } from "./linear_features.ts";
 
 /** What to compute; what is left out costs nothing. */
@@ -66,12 +66,18 @@ export class ImageEncoder {
     this.backend.write(image, planes);
     await executable.run();
     const read = async (t?: Tensor) => t && await this.backend.read(t) as Float32Array;
+    const registers = this.config.registers ?? 0;
     return {
       gridHeight: Math.floor(height / patchSize),
       gridWidth: Math.floor(width / patchSize),
       features: await read(outputs.features),
-      tokens: await read(outputs.tokens),
-      attention: await read(outputs.attention),
+      tokens: withoutRegisters(
+        await read(outputs.tokens),
+        registers,
+        outputs.tokens?.shape[0]! / images,
+        this.config.embedDim,
+      ),
+      attention: withoutRegisters(await read(outputs.attention), registers, outputs.attention?.shape[3]!, 1),
     };
   }
 
@@ -101,7 +107,8 @@ export class ImageEncoder {
     const p = new Program(`encode ${height}×${width}`);
     const image = tensor("image", [images, config.inChannels, height, width], "input");
     const batch = { patches: patchify(p, image, config.patchSize), images, height, width };
-    const tokens = Math.floor(height / config.patchSize) * Math.floor(width / config.patchSize) + 1;
+    const first = patchesFrom(config);
+    const tokens = first + Math.floor(height / config.patchSize) * Math.floor(width / config.patchSize);
     const outputs: { -readonly [K in keyof Compiled["outputs"]]: Tensor } = {};
     if (attentionOf !== undefined) {
       outputs.attention = tensor("attention", [images, config.numHeads, 1, tokens], "output");
@@ -111,7 +118,7 @@ export class ImageEncoder {
     const result = vit(p, parameters, config, batch, {
       clsOnly,
       attention: outputs.attention,
-      firstQuery: attentionOf,
+      firstQuery: attentionOf && attentionOf + first - 1, // registers lie between [CLS] and the patches
     });
     if (features) {
       const made = clsOnly
@@ -127,6 +134,19 @@ export class ImageEncoder {
     executable.dispose();
     this.backend.free(image, ...Object.values(outputs));
   }
+}
+
+/** Rows of `width` values, `tokens` to a group, without those of the registers behind each group's first. */
+function withoutRegisters(data: Float32Array | undefined, registers: number, tokens: number, width: number) {
+  if (!data || registers === 0) return data;
+  const groups = data.length / (tokens * width), kept = tokens - registers;
+  const rest = new Float32Array(groups * kept * width);
+  for (let g = 0; g < groups; g++) {
+    const from = g * tokens * width, to = g * kept * width;
+    rest.set(data.subarray(from, from + width), to);
+    rest.set(data.subarray(from + (1 + registers) * width, from + tokens * width), to + width);
+  }
+  return rest;
 }
 
 function copied(p: Program, name: string, t: Tensor): Tensor {

@@ -3,7 +3,7 @@
 import { type Program, require } from "../../models/graph/program.ts";
 import { type AxisWeights, gatherRows, patchify, resample, type ScatterRowsOp } from "../../models/graph/ops/tokens.ts";
 import { reshape, type Tensor } from "../../models/graph/tensor.ts";
-import { finalNorm, type Parameters, type VitConfig } from "../../models/vit.ts";
+import { finalNorm, type Parameters, patchesFrom, type VitConfig } from "../../models/vit.ts";
 
 /** How the average of the patch tokens joins the [CLS] features. */
 export type PatchAverage =
@@ -17,6 +17,7 @@ export type PatchAverage =
 export interface LinearFeatureOptions {
   /** Blocks whose [CLS] is used, counted from the last: 4 for ViT-S, 1 for ViT-B in the reference. */
   readonly lastBlocks: number;
+  /** Whether and how the mean patch token joins. */
   readonly patchAverage: PatchAverage;
 }
 
@@ -54,7 +55,7 @@ export function linearFeatures(
   );
   if (patchAverage !== "none") {
     const last = finalNorm(p, params, config, blocks.at(-1)!); // [images · tokens, D]
-    parts.push(averagePatches(p, last, images, tokens));
+    parts.push(averagePatches(p, last, images, tokens, patchesFrom(config)));
   }
   const beside = concatenateColumns(p, parts, images);
   if (patchAverage !== "interleaved") return beside;
@@ -63,10 +64,9 @@ export function linearFeatures(
   return reshape(patchify(p, reshape(beside, [images, 2, 1, D]), 1), [images, 2 * D]);
 }
 
-/** Mean of all tokens but the first of each image: [images · tokens, D] → [images, D]. */
-export function averagePatches(p: Program, x: Tensor, images: number, tokens: number): Tensor {
-  const mean = new Float64Array(tokens).fill(1 / (tokens - 1));
-  mean[0] = 0;
+/** Mean of the tokens from `first` on, of each image: [images · tokens, D] → [images, D]. */
+export function averagePatches(p: Program, x: Tensor, images: number, tokens: number, first = 1): Tensor {
+  const mean = new Float64Array(tokens).fill(1 / (tokens - first)).fill(0, 0, first);
   // Seen as a grid of images × tokens, averaging is a resampling to images × 1.
   return resample(p, x, identityAxis(images), { out: 1, in: tokens, weights: mean }, 0);
 }

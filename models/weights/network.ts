@@ -62,6 +62,7 @@ export function findNetwork(file: TensorFile, network: NetworkName = "teacher"):
     found.delete(name);
     rest.push(...sources);
   }
+  placeRegisters(found);
   joinQkv(found);
   foldLayerScale(found);
   const family = anchor.resnet ? "resnet" : found.has("backbone.patch_embed.proj.0.0.weight") ? "xcit" : "vit";
@@ -124,6 +125,22 @@ const HUGGING_FACE: readonly (readonly [RegExp, string])[] = [
 function fromHuggingFace(name: string): string | undefined {
   for (const [pattern, ours] of HUGGING_FACE) if (pattern.test(name)) return name.replace(pattern, ours);
   return undefined;
+}
+
+/** timm calls registers otherwise, and leaves out the position of [CLS] beside them: it is part of [CLS]. */
+function placeRegisters(tensors: Map<string, NetworkTensor>): void {
+  const registers = tensors.get("backbone.reg_token"), pos = tensors.get("backbone.pos_embed");
+  if (!registers) return;
+  tensors.delete("backbone.reg_token");
+  tensors.set("backbone.register_tokens", registers);
+  if (pos?.shape.length !== 3 || !Number.isInteger(Math.sqrt(pos.shape[1]))) return;
+  const [one, count, D] = pos.shape;
+  const read = async () => {
+    const data = await pos.read(), all = new Float32Array(data.length + D);
+    all.set(data, D);
+    return all;
+  };
+  tensors.set("backbone.pos_embed", { shape: [one, count + 1, D], sources: pos.sources, read });
 }
 
 /** transformers keeps three matrices where the release has one: rows of queries, keys, values. */

@@ -35,7 +35,7 @@ function vitGraph(c: VitConfig, tensors: readonly TensorToWrite[], { fixedSize, 
   const g = new OnnxGraph("vit");
   for (const tensor of tensors) g.tensor(tensor);
   const side = Math.floor(c.imageSize / p);
-  const tokens: OnnxExtent = fixedSize ? side * side + 1 : "tokens";
+  const tokens: OnnxExtent = fixedSize ? side * side + 1 + (c.registers ?? 0) : "tokens";
   const size: OnnxExtent[] = fixedSize ? [c.imageSize, c.imageSize] : ["height", "width"];
   const image = g.input("pixel_values", ["batch", c.inChannels, ...size]);
 
@@ -49,6 +49,15 @@ function vitGraph(c: VitConfig, tensors: readonly TensorToWrite[], { fixedSize, 
   const wanted = g.node("Concat", [batch, g.integers([1, D])], { axis: 0 });
   const cls = g.node("Expand", ["cls_token", wanted]);
   let x = g.node("Add", [g.node("Concat", [cls, rows], { axis: 1 }), pos]); // [B, N, D]
+  if (c.registers) {
+    const part = (first: number, end: number) =>
+      g.node("Slice", [x, g.integers([first]), g.integers([end]), g.integers([1])]);
+    const each = g.node("Expand", [
+      "register_tokens",
+      g.node("Concat", [batch, g.integers([c.registers, D])], { axis: 0 }),
+    ]);
+    x = g.node("Concat", [part(0, 1), each, part(1, 2 ** 31 - 1)], { axis: 1 }); // registers have no position
+  }
 
   const linear = (input: string, name: string, bias = true) => {
     const product = g.node("MatMul", [input, g.node("Transpose", [`${name}.weight`], { perm: [1, 0] })]);

@@ -51,7 +51,7 @@ export interface VitWeights {
  * Reads a Vision Transformer.
  *
  * @throws {SyntaxError} if the file holds none, or one with tensors missing
- * @throws {TypeError} if it is of a kind this project cannot run (register tokens, gated MLPs), naming what
+ * @throws {TypeError} if it is of a kind this project cannot run (gated MLPs, distillation tokens), naming what
  */
 export async function readVit(file: TensorFile, reading: VitReading = {}): Promise<VitWeights> {
   const network = findNetwork(file, reading.network);
@@ -122,6 +122,7 @@ export function inferVit(
   if (!Number.isSafeInteger(numHeads) || numHeads < 1 || embedDim % numHeads !== 0) {
     throw new SyntaxError(`${file.name}: width ${embedDim} does not divide into ${numHeads} heads`);
   }
+  const registers = tensors.has("backbone.register_tokens") ? shape("register_tokens", 3)[1] : 0;
   return {
     config: vitConfig({
       embedDim,
@@ -132,6 +133,7 @@ export function inferVit(
       imageSize: side * patchSize,
       mlpRatio: shape("blocks.0.mlp.fc1.weight", 2)[0] / embedDim,
       qkvBias: tensors.has("backbone.blocks.0.attn.qkv.bias"),
+      ...(registers > 0 ? { registers } : {}),
       ...(said.layerNormEps === undefined ? {} : { layerNormEps: said.layerNormEps }),
     }),
     notices,
@@ -165,8 +167,6 @@ function withoutUndefined<T extends object>(record: T): T {
 
 function refuseVariants(file: TensorFile, tensors: ReadonlyMap<string, NetworkTensor>): void {
   const variants: [string, string][] = [
-    ["register_tokens", "register tokens"],
-    ["reg_token", "register tokens"],
     ["dist_token", "a distillation token"],
     ["norm_pre.weight", "a norm before its blocks"],
     ["blocks.0.mlp.w12.weight", "gated MLPs"],

@@ -7,6 +7,8 @@ import { raster } from "../../models/image/raster.ts";
 import { bytesSource, encodeSafetensors } from "../../models/weights/safetensors.ts";
 import { openWeights } from "../../models/weights/open.ts";
 import { readVit } from "../../models/weights/vit_weights.ts";
+import { uploadBackbone } from "../../dino/eval/backbone.ts";
+import { ImageEncoder } from "../../dino/eval/encoder.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { onEachBackend } from "../backends.ts";
 import { forward, largestDifference, TOY, toyImages, toyTensors } from "../models/weights/toy_vit.ts";
@@ -37,4 +39,47 @@ onEachBackend("pretrained: features and attention are those of the reference", a
   assertEquals((await vit.attention(images[0], { shorterSide: 16 })).gridHeight, 2);
   await assertRejects(() => vit.attention(picture(7, 50)), RangeError, "smaller than a patch");
   vit.dispose();
+});
+
+onEachBackend("encoder: registers take part, and are no patches", async (backend) => {
+  const config = { ...TOY, registers: 3 };
+  const file = await openWeights(bytesSource(await encodeSafetensors(toyTensors(config))));
+  const read = await readVit(file, { config: { numHeads: 3 } });
+  assertEquals(read.config, config);
+  const [height, width, images] = [40, 24, 2], D = 48, patches = 15;
+  const planes = toyImages(images, height, width);
+  const truth = await forward(read, planes, [images, height, width]);
+  const uploaded = uploadBackbone(backend, { weights: read.weights, backbone: config, path: "toy", notices: [] });
+  const encoder = new ImageEncoder(backend, uploaded.parameters, config);
+  const { tokens, attention, features } = await encoder.encode(planes, images, height, width, {
+    tokens: true,
+    attentionOf: 2, // the second patch
+    features: { lastBlocks: 1, patchAverage: "concatenated" },
+  });
+  const all = 1 + 3 + patches, kept = 1 + patches;
+  assertEquals([tokens!.length, attention!.length, features!.length], [
+    images * kept * D,
+    images * 3 * kept,
+    images * 2 * D,
+  ]);
+  for (let b = 0; b < images; b++) {
+    const patchRows = truth.tokens.subarray((b * all + 4) * D, (b + 1) * all * D);
+    const rows = tokens!.subarray(b * kept * D, (b + 1) * kept * D);
+    // Outputs of a final norm, of the order of 1, in float32.
+    assert(largestDifference(rows.subarray(0, D), truth.tokens.subarray(b * all * D, (b * all + 1) * D)) < 1e-4);
+    assert(largestDifference(rows.subarray(D), patchRows) < 1e-4);
+    const average = Float64Array.from({ length: D }, (_, d) => {
+      let sum = 0;
+      for (let i = 0; i < patches; i++) sum += patchRows[i * D + d];
+      return sum / patches;
+    });
+    assert(largestDifference(features!.subarray((2 * b + 1) * D, (2 * b + 2) * D), average) < 1e-4);
+    for (let h = 0; h < 3; h++) {
+      const asked = truth.attention.subarray(((b * 3 + h) * all + 5) * all, ((b * 3 + h) * all + 6) * all);
+      const ours = attention!.subarray((b * 3 + h) * kept, (b * 3 + h + 1) * kept);
+      assert(largestDifference(ours, [asked[0], ...asked.subarray(4)]) < 1e-5);
+    }
+  }
+  encoder.dispose();
+  uploaded.dispose();
 });

@@ -80,6 +80,13 @@ def _():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     torch.save(dinov2.state_dict(), path("theirs_timm.pth"))
     save("theirs_timm.npy", dinov2.forward_features(square))
+    registers = VisionTransformer(**sizes, init_values=0.3, reg_tokens=4, no_embed_class=True,
+                                  norm_layer=lambda d, **k: torch.nn.LayerNorm(d, eps=1e-6, **k)).eval()
+    with torch.no_grad():
+        for name, parameter in registers.named_parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    torch.save(registers.state_dict(), path("theirs_timm_registers.pth"))
+    save("theirs_timm_registers.npy", registers.forward_features(square))
 
 
 @part("transformers")
@@ -109,14 +116,19 @@ def _():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     dinov2.save_pretrained(path("theirs_dinov2"))
     save("theirs_dinov2.npy", dinov2(square).last_hidden_state)
-    Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**small)).save_pretrained(path("theirs_registers"))
+    registers = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**small)).eval()
+    with torch.no_grad():
+        for parameter in registers.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    registers.save_pretrained(path("theirs_registers"))
+    save("theirs_registers.npy", registers(square).last_hidden_state)
 
 
 @part("onnxruntime")
 def _():
     import onnxruntime
     report["onnxruntime"] = onnxruntime.__version__
-    for name, images in [("dynamic", square), ("dynamic", oblong), ("fixed", square)]:
+    for name, images in [("dynamic", square), ("dynamic", oblong), ("fixed", square), ("registers", oblong)]:
         session = onnxruntime.InferenceSession(path(name + ".onnx"), providers=["CPUExecutionProvider"])
         outputs = [output.name for output in session.get_outputs()]
         values = dict(zip(outputs, session.run(None, {"pixel_values": images.numpy()})))

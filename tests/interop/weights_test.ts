@@ -66,6 +66,8 @@ Deno.test({
       await convertWeights(file, at("ours_hf"), { format: "huggingface" });
       await convertWeights(file, at("dynamic.onnx"), { format: "onnx" });
       await convertWeights(file, at("fixed.onnx"), { format: "onnx", fixedSize: true, attention: true });
+      const withRegisters = await toyFile({ ...TOY, registers: 4 });
+      await convertWeights(withRegisters, at("registers.onnx"), { format: "onnx" });
       const square = toyImages(2, 32, 32), oblong = toyImages(1, 45, 26);
       const pixels = (data: Float32Array<ArrayBuffer>, shape: number[]) => ({
         name: "pixels",
@@ -105,6 +107,8 @@ Deno.test({
         await same("onnx_dynamic_oblong_features", onOblong.tokens.subarray(0, 48));
         await same("onnx_fixed_square_last_hidden_state", onSquare.tokens);
         await same("onnx_fixed_square_attention", onSquare.attention);
+        const { tokens } = await forward(await readVit(withRegisters), oblong, [1, 45, 26]);
+        await same("onnx_registers_oblong_last_hidden_state", tokens);
       }
 
       // Theirs, loaded by us.
@@ -128,12 +132,18 @@ Deno.test({
       if (report.timm) {
         await same("theirs_timm", (await forward(await load("theirs_timm.pth"), square, [2, 32, 32])).tokens);
       }
+      if (report.timm) {
+        const registers = await load("theirs_timm_registers.pth");
+        await same("theirs_timm_registers", (await forward(registers, square, [2, 32, 32])).tokens);
+      }
       if (report.transformers) {
         const theirs = await load("theirs_hf", {});
         assertEquals([theirs.config.numHeads, theirs.config.layerNormEps, theirs.config.qkvBias], [4, 1e-4, false]);
         await same("theirs_hf", (await forward(theirs, square, [2, 32, 32])).tokens);
         await same("theirs_dinov2", (await forward(await load("theirs_dinov2", {}), square, [2, 32, 32])).tokens);
-        await assertRejects(() => load("theirs_registers", {}), TypeError, "register tokens");
+        const registers = await load("theirs_registers", {});
+        assertEquals(registers.config.registers, 4);
+        await same("theirs_registers", (await forward(registers, square, [2, 32, 32])).tokens);
       }
       const views = await openWeights(at("theirs_views.pth"));
       const view = (name: string) => readFloat32(views, views.tensors.get(name)!);

@@ -166,7 +166,9 @@ Deno.test("weights: names of timm's DINOv2, of classifiers and of wrappers", asy
     assertEquals([...weights.get(key)!.data], [...was.get(key)!.data].map((x) => x * factor));
   }
   const registers = await toyFile(TOY, "", [zeros("reg_token", [1, 4, 48])]);
-  await assertRejects(() => readVit(registers), TypeError, "register tokens");
+  assertEquals((await readVit(registers)).config.registers, 4);
+  const distilled = await toyFile(TOY, "", [zeros("dist_token", [1, 1, 48])]);
+  await assertRejects(() => readVit(distilled), TypeError, "distillation token");
   const classifier = await toyFile(TOY, "", [zeros("head.weight", [10, 48]), zeros("fc_norm.bias", [48])]);
   assertEquals([...(await readVit(classifier)).report.unexpected].sort(), ["fc_norm.bias", "head.weight"]);
   const linear = await openWeights(

@@ -5,7 +5,7 @@ import { Program } from "../../../models/graph/program.ts";
 import { ReferenceBackend } from "../../../models/graph/reference.ts";
 import { tensor } from "../../../models/graph/tensor.ts";
 import { CounterRandom, STREAM } from "../../../models/rng.ts";
-import { finalNorm, vit, type VitConfig, vitConfig, vitShapes } from "../../../models/vit.ts";
+import { finalNorm, patchesFrom, vit, type VitConfig, vitConfig, vitShapes } from "../../../models/vit.ts";
 import { bytesSource, encodeSafetensors, type TensorToWrite } from "../../../models/weights/safetensors.ts";
 import { openWeights } from "../../../models/weights/open.ts";
 import type { TensorFile } from "../../../models/weights/tensor_file.ts";
@@ -61,7 +61,7 @@ export async function forward(
   );
   const p = new Program("toy");
   const image = input(backend, "image", [images, c.inChannels, height, width], pixels);
-  const count = Math.floor(height / c.patchSize) * Math.floor(width / c.patchSize) + 1;
+  const count = Math.floor(height / c.patchSize) * Math.floor(width / c.patchSize) + patchesFrom(c);
   const attention = tensor("attention", [images, c.numHeads, count, count], "output");
   const batch = { patches: patchify(p, image, c.patchSize), images, height, width };
   const { blocks } = vit(p, (name) => parameters.get(name)!, c, batch, { attention });
