@@ -99,20 +99,21 @@ export class FeatureExtractor {
     const width = this.width;
     const features = new Float32Array(indices.length * width);
     let done = 0;
-    for await (const pixels of prefetch(source, fullBatches(indices, batch))) {
+    for await (const pixels of prefetch(source, batchesOf(indices, batch))) {
       signal?.throwIfAborted();
       const { table } = pixels;
-      const crops = Array.from(
-        { length: batch },
-        (_, i) => choose(i, table[3 * i + 1], table[3 * i + 2], indices[(done + i) % indices.length]),
-      );
+      const count = pixels.indices.length;
+      // The last batch may be short: its images are cropped again, and the rows they give are left out.
+      const crops = Array.from({ length: batch }, (_, i) => {
+        const image = i % count;
+        return choose(image, table[3 * image + 1], table[3 * image + 2], indices[done + image]);
+      });
       const words = this.planner.plan(table, pixelRoom(this.pixels), crops);
       this.backend.write(this.pixels, pixels.pixels);
       this.backend.write(this.tables.table, this.planner.table);
       this.backend.write(this.tables.taps, this.planner.taps.subarray(0, words));
       await this.executable.run();
       const rows = await this.backend.read(this.output) as Float32Array;
-      const count = Math.min(batch, indices.length - done);
       features.set(rows.subarray(0, count * width), done * width);
       done += count;
       onImages(done);
@@ -132,9 +133,9 @@ export class FeatureExtractor {
   }
 }
 
-/** Batches of one size; the last one is filled up with the first images, which room was made for as for any others. */
-export function* fullBatches(indices: ArrayLike<number>, batch: number): Generator<Uint32Array> {
+/** Indices in batches, of which the last may be short. */
+export function* batchesOf(indices: ArrayLike<number>, batch: number): Generator<Uint32Array> {
   for (let start = 0; start < indices.length; start += batch) {
-    yield Uint32Array.from({ length: batch }, (_, i) => indices[(start + i) % indices.length]);
+    yield Uint32Array.from({ length: Math.min(batch, indices.length - start) }, (_, i) => indices[start + i]);
   }
 }

@@ -9,7 +9,7 @@ import { pixelExtremes } from "../crop_feed.ts";
 import { cropCapacity } from "../data/multicrop.ts";
 import { prefetch } from "../data/prefetch.ts";
 import { deviceSearch } from "./device_neighbours.ts";
-import { centralCrop, FeatureExtractor, fullBatches } from "./features.ts";
+import { batchesOf, centralCrop, FeatureExtractor } from "./features.ts";
 import { evaluateKnn, type KnnResult, type LabelledFeatures } from "./knn.ts";
 import type { EvaluationSplit, LabelledImages } from "./splits.ts";
 
@@ -97,17 +97,20 @@ async function pixelFeatures(
   const dim = side * side * 3;
   const features = new Float32Array(indices.length * dim);
   let done = 0;
-  for await (const read of prefetch(source, fullBatches(indices, batch))) {
+  for await (const read of prefetch(source, batchesOf(indices, batch))) {
     signal?.throwIfAborted();
     const { table } = read;
-    const crops = Array.from({ length: batch }, (_, i) => centralCrop(i, table[3 * i + 1], table[3 * i + 2], side));
+    const count = read.indices.length;
+    const crops = Array.from({ length: batch }, (_, i) => {
+      const image = i % count; // a short batch is filled up with its own images
+      return centralCrop(image, table[3 * image + 1], table[3 * image + 2], side);
+    });
     const words = planner.plan(table, pixelRoom(pixels), crops);
     backend.write(pixels, read.pixels);
     backend.write(made.table, planner.table);
     backend.write(made.taps, planner.taps.subarray(0, words));
     await executable.run();
     const levels = await backend.read(made.crops) as Float32Array;
-    const count = Math.min(batch, indices.length - done);
     features.set(levels.subarray(0, count * dim), done * dim);
     done += count;
   }
