@@ -53,9 +53,16 @@ function relativeError(got: Float64Array, truth: Float64Array): number {
   return error / largest;
 }
 
-if (import.meta.main) {
-  const backend = await openWasm({ threads: 1 });
-  const { description } = backend;
+/** SHA-256 of the outputs of all cases, in hexadecimal: equal only when every bit is. */
+export async function digestOf(threads: number): Promise<string> {
+  const backend = await openWasm({ threads });
+  const outputs: Float64Array[] = [];
+  for (const test of opCases()) outputs.push(...await outputsOf(backend, test));
   await backend.close();
-  console.log(JSON.stringify({ description, failures: await failuresOf({ threads: 2 }) }));
+  const hash = await crypto.subtle.digest("SHA-256", await new Blob(outputs as BlobPart[]).arrayBuffer());
+  return new Uint8Array(hash).toHex();
+}
+
+if (import.meta.main) {
+  console.log(JSON.stringify({ digest: await digestOf(2), failures: await failuresOf({ threads: 2 }) }));
 }
