@@ -5,7 +5,7 @@ import { patchify } from "../../../models/graph/ops/tokens.ts";
 import { Program } from "../../../models/graph/program.ts";
 import { tensor } from "../../../models/graph/tensor.ts";
 import { headBufferShapes, headConfig } from "../../../models/dino_head.ts";
-import { type PatchGroup, multiCrop, networkShapes } from "../../../models/dino_network.ts";
+import { multiCrop, networkShapes, type PatchGroup } from "../../../models/dino_network.ts";
 import { finalNorm, type PatchBatch, vit, type VitConfig, vitConfig, vitShapes } from "../../../models/vit.ts";
 import type { GoldenCase } from "../golden_case.ts";
 import { input, loadParameters, output, runOnce } from "../run_program.ts";
