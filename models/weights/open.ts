@@ -1,5 +1,6 @@
 // Opens any file of weights by what is in it, not by its name: one door for safetensors, PyTorch, numpy, ONNX and folders.
 
+import { fileURLToPath } from "node:url";
 import { openFolder, openShards } from "./huggingface.ts";
 import { openNpy, openNpz } from "./npy.ts";
 import { openOnnx } from "./onnx_read.ts";
@@ -22,7 +23,10 @@ export type WeightsSource = string | URL | Uint8Array | ByteSource;
 export async function openWeights(from: WeightsSource): Promise<TensorFile> {
   if (from instanceof Uint8Array) return await openSource(bytesSource(from, "weights"));
   if (typeof from === "object" && "read" in from) return await openSource(from);
-  const path = from instanceof URL ? decodeURIComponent(from.pathname) : from;
+  if (from instanceof URL && from.protocol !== "file:") {
+    throw new RangeError(`weights ${from}: only files are opened: fetch it, and hand over its bytes`);
+  }
+  const path = from instanceof URL ? fileURLToPath(from) : from;
   const stat = await Deno.stat(path).catch((error) => {
     throw error instanceof Deno.errors.NotFound ? new RangeError(`weights ${path}: there is no such file`) : error;
   });

@@ -1,5 +1,7 @@
 // A restricted unpickler: plain data, and the few constructors a caller lists by their exact names; everything else is refused.
 
+import { latin1, narrow, unescapeUnicode } from "./pickle_text.ts";
+
 /** A Python tuple; lists are arrays. */
 export class PickleTuple {
   constructor(readonly items: readonly unknown[]) {}
@@ -422,31 +424,6 @@ class Unpickler {
   }
 }
 
-/** A value in a message: never walked into, for a file may have made it endless. */
-export function describeValue(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value.slice(0, 40));
-  if (typeof value === "bigint") return "a huge integer";
-  return value === null || typeof value !== "object" ? String(value) : `a ${value.constructor?.name ?? "object"}`;
-}
-
 const STOP = 0x2e;
 // ignoreBOM: a byte-order mark is a character like any other. Surrogates that Python lets pass become U+FFFD.
 const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
-
-function narrow(value: bigint): number | bigint {
-  return value >= BigInt(Number.MIN_SAFE_INTEGER) && value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : value;
-}
-
-/** TextDecoder's "latin1" is windows-1252, which differs in 0x80–0x9f. */
-function latin1(bytes: Uint8Array): string {
-  let text = "";
-  for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
-  return text;
-}
-
-function unescapeUnicode(text: string): string {
-  return text.replace(/\\u([0-9a-fA-F]{4})|\\U(0[0-9a-fA-F]{7})/g, (all, short, long) => {
-    const code = parseInt(short ?? long, 16);
-    return code <= 0x10ffff ? String.fromCodePoint(code) : all;
-  });
-}

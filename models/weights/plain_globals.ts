@@ -1,6 +1,7 @@
 // The names of Python and numpy that stand for plain data in a pickle, and what they become.
 
-import { type Buildable, describeValue, type PickleGlobal, PickleObject, PickleTuple } from "./pickle.ts";
+import { type Buildable, type PickleGlobal, PickleObject, PickleTuple } from "./pickle.ts";
+import { describeValue } from "./pickle_text.ts";
 
 /** A numpy scalar, which learning rates computed from arrays are. */
 export class NumpyScalar {

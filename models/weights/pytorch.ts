@@ -1,6 +1,7 @@
 // PyTorch's .pth, .pt and .bin files, in the zip layout and the older stream of pickles, without running anything in them.
 
-import { describeValue, PickleObject, PickleTruncated, PickleTuple, type PickleWorld, unpickle } from "./pickle.ts";
+import { PickleObject, PickleTruncated, PickleTuple, type PickleWorld, unpickle } from "./pickle.ts";
+import { describeValue } from "./pickle_text.ts";
 import { pytorchGlobals, StorageReference, StorageType } from "./pytorch_globals.ts";
 import { type PytorchStorage, PytorchTensor, readPytorchTensor } from "./pytorch_tensor.ts";
 import type { ByteSource } from "./safetensors.ts";

@@ -1,6 +1,7 @@
 // The names of PyTorch that a checkpoint may refer to: tensors, parameters, storages and element types.
 
-import { describeValue, type PickleGlobal, PickleTuple } from "./pickle.ts";
+import { type PickleGlobal, PickleTuple } from "./pickle.ts";
+import { describeValue } from "./pickle_text.ts";
 import { plainGlobals } from "./plain_globals.ts";
 import { type PytorchStorage, PytorchTensor, rebuildTensor } from "./pytorch_tensor.ts";
 import type { SafetensorsDType } from "./safetensors.ts";

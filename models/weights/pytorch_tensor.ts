@@ -1,6 +1,7 @@
 // A tensor of a PyTorch file: a strided view into a storage, checked against it, and gathered by ranges.
 
-import { describeValue, PickleTuple } from "./pickle.ts";
+import { PickleTuple } from "./pickle.ts";
+import { describeValue } from "./pickle_text.ts";
 import type { ByteSource, SafetensorsDType } from "./safetensors.ts";
 import { ELEMENT_BYTES, elementCount } from "./tensor_file.ts";
 
