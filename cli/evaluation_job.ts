@@ -48,6 +48,7 @@ const EVALUATIONS: Readonly<Record<string, () => Promise<EvaluationCommand<any>>
   throughput: async () => (await import("./throughput.ts")).command,
   map: async () => (await import("./map.ts")).command,
   search: async () => (await import("./search.ts")).command,
+  finetune: async () => (await import("./finetune.ts")).command,
   few_shot: async () => (await import("./few_shot.ts")).command,
   retrieval: async () => (await import("./retrieval.ts")).command,
   copy_detection: async () => (await import("./copy_detection.ts")).command,
@@ -66,6 +67,7 @@ export async function runEvaluationJob(job: EvaluationJob, { tell, signal }: Com
   const { backend, reason } = await openBackend(job.device);
   try {
     tell({ type: "backend", name: backend.name, description: backend.description, reason });
+    for (const message of loaded?.notices ?? []) tell({ type: "notice", message });
     const outcome = await command.evaluate({
       backend,
       ...loaded ? networkOf(backend, loaded) : NO_NETWORK,

@@ -21,6 +21,10 @@ const COMMANDS: Readonly<Record<string, { about: string; load: () => Promise<Com
     about: "train linear classifiers on frozen features",
     load: async () => (await import("./linear.ts")).main,
   },
+  finetune: {
+    about: "train the whole network on labelled images",
+    load: async () => (await import("./finetune.ts")).main,
+  },
   few_shot: {
     about: "accuracy from few labels: k-NN and logistic regression",
     load: async () => (await import("./few_shot.ts")).main,

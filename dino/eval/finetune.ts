@@ -1,0 +1,314 @@
+// Fine-tuning a backbone and a classifier on labelled images: AdamW, layer-wise decay of the rate, mixup, smoothed labels.
+
+import { Arena, layoutSegments, packSegments } from "../../models/graph/arena.ts";
+import { differentiate } from "../../models/graph/autodiff.ts";
+import type { Backend, Executable } from "../../models/graph/backend.ts";
+import {
+  augment,
+  type AugmentTensors,
+  type Normalization,
+  pixelBuffer,
+  pixelRoom,
+} from "../../models/graph/ops/augment.ts";
+import { add, emitCopy, emitScaleRows } from "../../models/graph/ops/elementwise.ts";
+import { linear } from "../../models/graph/ops/matmul.ts";
+import {
+  gradientNorms,
+  GROUP,
+  GROUP_COLUMNS,
+  NORM_COLUMNS,
+  optimizerUpdate,
+  segmentTable,
+} from "../../models/graph/ops/optimizer.ts";
+import { Program } from "../../models/graph/program.ts";
+import { type Tensor, tensor } from "../../models/graph/tensor.ts";
+import { type CropParameters, CropPlanner } from "../../models/image/crop.ts";
+import { finalNorm, type Parameters, vit, type VitConfig, vitShapes } from "../../models/vit.ts";
+import { CounterRandom, STREAM } from "../../models/rng.ts";
+import type { PixelExtremes } from "../crop_feed.ts";
+import { cropCapacity } from "../data/multicrop.ts";
+import type { PixelBatch } from "../data/dataset.ts";
+import { DropPath } from "../drop_path.ts";
+import { cosineAt } from "../schedule.ts";
+import { crossEntropy } from "./cross_entropy.ts";
+import { initialWeights } from "./linear.ts";
+
+/** Extents and hyperparameters; the defaults are DeiT's, which the paper fine-tunes with. */
+export interface FinetuneOptions {
+  readonly backbone: VitConfig;
+  readonly normalization: Normalization;
+  readonly classes: number;
+  readonly cropSize: number;
+  /** Images of an update. */
+  readonly batch: number;
+  /** Updates of the whole run. */
+  readonly steps: number;
+  /** Updates of the warm-up. */
+  readonly warmup: number;
+  /** Peak learning rate of the last layer, already scaled to the batch. */
+  readonly lr: number;
+  readonly minLr?: number;
+  readonly weightDecay?: number;
+  /** Each layer below learns with this share of the rate of the one above. */
+  readonly layerDecay?: number;
+  readonly dropPath?: number;
+  /** Images are mixed in pairs with shares from Beta(mixup, mixup); 0 mixes none. */
+  readonly mixup?: number;
+  /** Share of a label spread over all classes. */
+  readonly labelSmoothing?: number;
+  readonly seed: number;
+}
+
+type Full = Required<FinetuneOptions>;
+
+/** Names of the classifier's parameters. */
+const CLASSIFIER = ["classifier.weight", "classifier.bias"] as const;
+
+/** Which layer a parameter belongs to: 0 the embeddings, depth + 1 the classifier. */
+export function layerOf(name: string, depth: number): number {
+  const block = /^blocks\.(\d+)\./.exec(name);
+  if (block) return 1 + Number(block[1]);
+  return /^(cls_token|pos_embed|patch_embed\.)/.test(name) ? 0 : depth + 1;
+}
+
+/** Arenas of a run by what they hold; the same segments in each. */
+export interface FinetuneState {
+  readonly parameters: Float32Array;
+  readonly first: Float32Array;
+  readonly second: Float32Array;
+  /** Updates made. */
+  readonly step: number;
+}
+
+/** A network that is being fine-tuned. */
+export class Finetuner {
+  readonly parameters: Arena;
+  readonly #first: Arena;
+  readonly #second: Arena;
+  readonly #gradients: Arena;
+  readonly #groups: Tensor;
+  readonly #targets: Tensor;
+  readonly #rowWeights: Tensor;
+  readonly #shares: [Tensor, Tensor];
+  readonly #pixels: Tensor;
+  readonly #planner: CropPlanner;
+  readonly #dropPath: DropPath;
+  readonly #norms: Tensor;
+  readonly #losses: Tensor;
+  readonly #tables: AugmentTensors[] = [];
+  #executable!: Executable;
+  #step = 0;
+
+  private constructor(readonly backend: Backend, readonly options: Full, extremes: PixelExtremes) {
+    const { backbone, classes, batch, cropSize, dropPath, seed } = options;
+    const segments = layoutSegments([
+      ...vitShapes(backbone),
+      [CLASSIFIER[0], [classes, backbone.embedDim]],
+      [CLASSIFIER[1], [classes]],
+    ]);
+    this.parameters = new Arena("finetune", segments);
+    this.#first = new Arena("finetune.first", segments, "state");
+    this.#second = new Arena("finetune.second", segments, "state");
+    this.#gradients = new Arena("finetune.gradient", segments, "state");
+    this.#norms = tensor("finetune.norms", [segments.length, NORM_COLUMNS], "state");
+    this.#groups = tensor("finetune.groups", [2 * (backbone.depth + 2), GROUP_COLUMNS], "input");
+    this.#targets = tensor("finetune.targets", [batch, classes], "input");
+    this.#rowWeights = tensor("finetune.rows", [batch], "input");
+    this.#shares = [tensor("mixup.own", [batch], "input"), tensor("mixup.other", [batch], "input")];
+    this.#losses = tensor("finetune.losses", [2 * batch], "output");
+    this.#pixels = pixelBuffer(extremes.batchBytes(batch));
+    this.#planner = new CropPlanner(cropCapacity(cropSize, batch, extremes.longestSide));
+    this.#dropPath = new DropPath(dropPath, backbone.depth, [{ firstView: 0, views: 1 }], batch, seed);
+  }
+
+  /**
+   * Compiles an update and writes the weights to start from; the classifier starts small and random.
+   *
+   * @param weights of the backbone, by their published names
+   * @throws {RangeError} if a hyperparameter makes no sense
+   */
+  static async create(
+    backend: Backend,
+    options: FinetuneOptions,
+    extremes: PixelExtremes,
+    weights: (name: string) => Float32Array,
+  ): Promise<Finetuner> {
+    const full: Full = {
+      minLr: 1e-6,
+      weightDecay: 0.05,
+      layerDecay: 1,
+      dropPath: 0.1,
+      mixup: 0.8,
+      labelSmoothing: 0.1,
+      ...options,
+    };
+    if (!(full.layerDecay > 0 && full.layerDecay <= 1)) {
+      throw new RangeError(`finetune: layerDecay ${full.layerDecay} is not above 0 and at most 1`);
+    }
+    if (!(full.labelSmoothing >= 0 && full.labelSmoothing < 1)) {
+      throw new RangeError(`finetune: labelSmoothing ${full.labelSmoothing} is not at least 0 and below 1`);
+    }
+    const tuner = new Finetuner(backend, full, extremes);
+    tuner.#executable = await backend.compile(tuner.#program());
+    const head = initialWeights(full.classes, full.backbone.embedDim, full.seed);
+    backend.write(
+      tuner.parameters.flat,
+      packSegments(tuner.parameters.segments, ({ name }) => {
+        return name === CLASSIFIER[0] ? head.weight : name === CLASSIFIER[1] ? head.bias : weights(name);
+      }),
+    );
+    return tuner;
+  }
+
+  /** Parameters of the backbone as they are now, for evaluation on the same backend. */
+  get backbone(): Parameters {
+    return (name) => this.parameters.get(name);
+  }
+
+  /** Updates made so far. */
+  get step(): number {
+    return this.#step;
+  }
+
+  /**
+   * One update.
+   *
+   * @param pixels of `batch` images
+   * @param crops of those images, one each
+   * @param labels of the first images; a shorter last batch is filled up with images that count for nothing
+   */
+  async update(pixels: PixelBatch, crops: CropParameters[], labels: ArrayLike<number>): Promise<void> {
+    const { batch, classes, mixup, labelSmoothing, seed } = this.options;
+    const n = labels.length;
+    const random = new CounterRandom(seed, STREAM.evaluation, this.#step, 1);
+    const own = mixup > 0 ? beta(random, mixup) : 1;
+    const targets = new Float32Array(batch * classes), rowWeights = new Float32Array(batch).fill(1 / n, 0, n);
+    const floor = labelSmoothing / classes;
+    for (let i = 0; i < n; i++) {
+      targets.fill(floor, i * classes, (i + 1) * classes);
+      targets[i * classes + labels[i]] += own * (1 - labelSmoothing);
+      targets[i * classes + labels[n - 1 - i]] += (1 - own) * (1 - labelSmoothing); // its partner from the other end
+    }
+    const { backend } = this;
+    backend.write(this.#pixels, pixels.pixels);
+    for (const [i, tables] of this.#tables.entries()) {
+      const these = i === 0 ? crops : crops.map((crop, at) => at < n ? crops[n - 1 - at] : crop);
+      const words = this.#planner.plan(pixels.table, pixelRoom(this.#pixels), these);
+      backend.write(tables.table, this.#planner.table.slice());
+      backend.write(tables.taps, this.#planner.taps.slice(0, words));
+    }
+    if (mixup > 0) {
+      backend.write(this.#shares[0], new Float32Array(batch).fill(own));
+      backend.write(this.#shares[1], new Float32Array(batch).fill(1 - own));
+    }
+    backend.write(this.#targets, targets);
+    backend.write(this.#rowWeights, rowWeights);
+    backend.write(this.#groups, this.#groupTable());
+    this.#dropPath.write(backend, this.#step, 0);
+    await this.#executable.run();
+    this.#step++;
+  }
+
+  /** Mean loss of the last update's batch. @param n images of it */
+  async loss(n: number): Promise<number> {
+    const rows = await this.backend.read(this.#losses) as Float32Array;
+    const { batch } = this.options;
+    return rows.subarray(batch, batch + n).reduce((a, b) => a + b, 0) / n;
+  }
+
+  /** Everything that a resumed run needs. */
+  async state(): Promise<FinetuneState> {
+    const read = async (arena: Arena) => (await this.backend.read(arena.flat) as Float32Array).slice();
+    return {
+      parameters: await read(this.parameters),
+      first: await read(this.#first),
+      second: await read(this.#second),
+      step: this.#step,
+    };
+  }
+
+  /** Puts back what {@linkcode state} gave. */
+  restore({ parameters, first, second, step }: FinetuneState): void {
+    this.backend.write(this.parameters.flat, parameters);
+    this.backend.write(this.#first.flat, first);
+    this.backend.write(this.#second.flat, second);
+    this.#step = step;
+  }
+
+  /** Frees everything. */
+  dispose(): void {
+    this.#executable.dispose();
+    const arenas = [this.parameters, this.#first, this.#second, this.#gradients].map(({ flat }) => flat);
+    const tables = this.#tables.flatMap(({ table, taps, levels }) => [table, taps, levels]);
+    this.backend.free(...arenas, this.#norms, this.#groups, this.#targets, this.#rowWeights, this.#losses);
+    this.backend.free(this.#pixels, ...this.#shares, ...tables);
+  }
+
+  #program(): Program {
+    const { backbone, batch, cropSize, normalization, mixup } = this.options;
+    const p = new Program("finetune step");
+    const crops = () => {
+      const made = augment(p, this.#pixels, this.#planner.capacity, backbone.patchSize, normalization);
+      this.#tables.push(made);
+      return made.crops; // [batch · patches, 3 · p · p], the rows of an image side by side
+    };
+    let patches = crops();
+    if (mixup > 0) {
+      const [own, other] = this.#shares;
+      patches = add(p, emitScaleRows(p, patches, own), emitScaleRows(p, crops(), other));
+    }
+    const lookUp = this.backbone;
+    const { blocks } = vit(p, lookUp, backbone, { patches, images: batch, height: cropSize, width: cropSize }, {
+      clsOnly: true,
+      dropPath: (block, branch) => this.#dropPath.factors(0, block, branch),
+    });
+    const features = finalNorm(p, lookUp, backbone, blocks.at(-1)!);
+    const logits = linear(p, features, lookUp(CLASSIFIER[0]), lookUp(CLASSIFIER[1]));
+    const { losses, dlogits } = crossEntropy(p, logits, this.#targets, this.#rowWeights);
+    emitCopy(p, losses, this.#losses);
+    const { segments } = this.parameters;
+    differentiate(p, {
+      seeds: [[logits, dlogits]],
+      wrt: segments.map(({ name }) => [lookUp(name), this.#gradients.get(name)] as const),
+    });
+    const table = segmentTable(segments, ({ name, shape }) => {
+      const decays = shape.length > 1 && name !== "cls_token" && name !== "pos_embed";
+      return 2 * layerOf(name, backbone.depth) + (decays ? 0 : 1);
+    });
+    const param = this.parameters.flat, grad = this.#gradients.flat;
+    gradientNorms(p, grad, param, table, this.#norms);
+    optimizerUpdate(p, {
+      param,
+      grad,
+      first: this.#first.flat,
+      second: this.#second.flat,
+      norms: this.#norms,
+      groups: this.#groups,
+      segments: table,
+    }, { method: "adamw" });
+    return p;
+  }
+
+  #groupTable(): Float32Array {
+    const { backbone: { depth }, lr, minLr, steps, warmup, weightDecay, layerDecay } = this.options;
+    const rate = cosineAt(this.#step, { base: lr, final: minLr, total: steps, warmup });
+    const table = new Float32Array(2 * (depth + 2) * GROUP_COLUMNS);
+    for (let group = 0; group < 2 * (depth + 2); group++) {
+      const row = table.subarray(group * GROUP_COLUMNS, (group + 1) * GROUP_COLUMNS);
+      row[GROUP.lr] = rate * layerDecay ** (depth + 1 - Math.floor(group / 2));
+      row[GROUP.weightDecay] = group % 2 === 0 ? weightDecay : 0;
+      row[GROUP.biasCorrection1] = 1 - 0.9 ** (this.#step + 1);
+      row[GROUP.biasCorrection2] = 1 - 0.999 ** (this.#step + 1);
+      row[GROUP.active] = 1;
+    }
+    return table;
+  }
+}
+
+/** A draw from Beta(a, a): Jöhnk's method, which suits a ≤ 1. */
+export function beta(random: CounterRandom, a: number): number {
+  for (;;) {
+    const x = random.float() ** (1 / a), y = random.float() ** (1 / a);
+    if (x + y > 0 && x + y <= 1) return x / (x + y);
+  }
+}

@@ -1,0 +1,93 @@
+// A fine-tuned network on disk: a backbone that every command reads, its classifier, and what a stopped run needs.
+
+import type { Segment } from "../../models/graph/arena.ts";
+import {
+  openFileSource,
+  readFloats,
+  readSafetensorsHeader,
+  type TensorToWrite,
+  writeSafetensors,
+} from "../../models/weights/safetensors.ts";
+import { VIT_KEY } from "../../models/weights/vit_weights.ts";
+import type { VitConfig } from "../../models/vit.ts";
+import type { FinetuneState } from "./finetune.ts";
+
+/** A run between two epochs. */
+export interface FinetuneCheckpoint {
+  readonly state: FinetuneState;
+  readonly epochs: number;
+  /** Best top-1 so far, in percent. */
+  readonly best: number;
+  /** Of everything that must not change: images, weights, hyperparameters. */
+  readonly fingerprint: string;
+}
+
+const KEY = "denodino.finetune";
+
+/** Writes the network as `backbone.*` and `classifier.*`, and moments as `first.*` and `second.*`. */
+export async function writeFinetuned(
+  path: string,
+  segments: readonly Segment[],
+  backbone: VitConfig,
+  { state, epochs, best, fingerprint }: FinetuneCheckpoint,
+  classNames?: readonly string[],
+): Promise<void> {
+  const tensors: TensorToWrite[] = [];
+  for (const [prefix, flat] of [["", state.parameters], ["first.", state.first], ["second.", state.second]] as const) {
+    for (const { name, shape, offset, length } of segments) {
+      const inside = name.startsWith("classifier.") ? name : `backbone.${name}`;
+      const part = flat.subarray(offset, offset + length);
+      const bytes = () => new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
+      tensors.push({ name: prefix + inside, dtype: "F32", shape, bytes });
+    }
+  }
+  const metadata: Record<string, string> = {
+    [VIT_KEY]: JSON.stringify(backbone),
+    [KEY]: JSON.stringify({ step: state.step, epochs, best, fingerprint }),
+  };
+  if (classNames) metadata.classNames = JSON.stringify(classNames);
+  await writeSafetensors(path, tensors, metadata);
+}
+
+/**
+ * Reads a run to go on with; undefined if there is no such file.
+ *
+ * @throws {RangeError} if it is of another run
+ * @throws {SyntaxError} if it is damaged, or no fine-tuned network
+ */
+export async function readFinetuned(
+  path: string,
+  segments: readonly Segment[],
+  total: number,
+  fingerprint: string,
+): Promise<FinetuneCheckpoint | undefined> {
+  const source = await openFileSource(path).catch((error) => {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  });
+  if (!source) return undefined;
+  try {
+    const { metadata, tensors } = await readSafetensorsHeader(source);
+    if (metadata[KEY] === undefined) throw new SyntaxError(`${path}: holds no fine-tuned network: name another --out`);
+    const kept = JSON.parse(metadata[KEY]);
+    if (kept.fingerprint !== fingerprint) {
+      throw new RangeError(
+        `${path}: was trained from other weights, images or hyperparameters: name another --out, or remove it`,
+      );
+    }
+    const read = async (prefix: string) => {
+      const flat = new Float32Array(total);
+      for (const { name, offset } of segments) {
+        const record = tensors.get(prefix + (name.startsWith("classifier.") ? name : `backbone.${name}`));
+        if (!record) throw new SyntaxError(`${path}: ${prefix}${name} is missing`);
+        flat.set(await readFloats(source, record), offset);
+      }
+      return flat;
+    };
+    const { step, epochs, best } = kept;
+    const state = { parameters: await read(""), first: await read("first."), second: await read("second."), step };
+    return { state, epochs, best, fingerprint };
+  } finally {
+    source.close!();
+  }
+}
