@@ -1,10 +1,10 @@
-// Runs every test and ends with one plain line that counts them.
+// Runs every test, the examples of mod.ts among them, and ends with one plain line that counts them.
 // Usage: deno run -A tests/run.ts [arguments of `deno test`]
 
 const ANSI = new RegExp(`${String.fromCharCode(27)}\\[[0-9;]*m`, "g"); // colours
 
 const child = new Deno.Command(Deno.execPath(), {
-  args: ["test", "--allow-all", "--no-check", ...Deno.args.length > 0 ? Deno.args : ["tests/"]],
+  args: ["test", "--allow-all", "--no-check", ...Deno.args.length > 0 ? Deno.args : ["--doc", "mod.ts", "tests/"]],
   cwd: new URL("..", import.meta.url),
   // Vulkan's loader complains wherever nobody is logged in at a screen; any folder will do.
   env: { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" },
