@@ -11,8 +11,11 @@ import { normalizeRows } from "./knn.ts";
 
 /** Extents of a search. */
 export interface WindowSearchOptions {
+  /** Rows of patches. */
   readonly gridHeight: number;
+  /** Columns of patches. */
   readonly gridWidth: number;
+  /** Features of a patch. */
   readonly dim: number;
   /** Frames that are held. */
   readonly slots: number;

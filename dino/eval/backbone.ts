@@ -7,6 +7,7 @@ import type { LoadedWeights } from "../load_weights.ts";
 
 /** Parameters on a device. */
 export interface UploadedBackbone {
+  /** Finds a parameter by its published name. */
   readonly parameters: Parameters;
   /** Frees them. */
   dispose(): void;

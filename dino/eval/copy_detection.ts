@@ -8,6 +8,7 @@ export const COPY_DETECTION_DEPTH = 20;
 
 /** Queries that were altered in one way: crop and compression strength, or by hand ("strong"). */
 export interface CopyBlock {
+  /** What was done. */
   readonly name: string;
   /** File name of each query. */
   readonly files: readonly string[];
@@ -17,8 +18,11 @@ export interface CopyBlock {
 
 /** Scores of a block, 0 … 1. */
 export interface CopyScore {
+  /** What was done. */
   readonly name: string;
+  /** Over the queries. */
   readonly meanAveragePrecision: number;
+  /** Of each query. */
   readonly averagePrecision: readonly number[];
 }
 

@@ -11,7 +11,9 @@ export interface FrameMeasures {
   readonly J: number;
   /** Harmonic mean of boundary precision and recall. */
   readonly F: number;
+  /** Share of the predicted boundary that meets the true one. */
   readonly precision: number;
+  /** Share of the true boundary that is met. */
   readonly recall: number;
 }
 
@@ -91,7 +93,9 @@ function dilate(mask: Uint8Array, height: number, width: number, radius: number)
 
 /** A measure over the frames of one object: its mean, the share of frames above one half, and how much it falls. */
 export interface SequenceMeasure {
+  /** Over all frames. */
   readonly mean: number;
+  /** Share of frames above one half. */
   readonly recall: number;
   /** Mean of the first of four parts of the frames less that of the last: positive when the object is being lost. */
   readonly decay: number;

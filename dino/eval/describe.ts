@@ -12,7 +12,9 @@ export type DescriptorKind = "cls" | "gem" | "rmac" | "cls+gem";
 
 /** How images are described. */
 export interface DescribeOptions {
+  /** What is pooled. */
   readonly kind: DescriptorKind;
+  /** Of the pixels. */
   readonly normalization: Normalization;
   /** Scales over which descriptors are averaged; default the image's own. */
   readonly scales?: readonly number[];

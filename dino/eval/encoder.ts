@@ -20,7 +20,9 @@ export interface Wanted {
 
 /** What was computed, for n images. */
 export interface Encoded {
+  /** Rows of patches. */
   readonly gridHeight: number;
+  /** Columns of patches. */
   readonly gridWidth: number;
   /** [n, F] */
   readonly features?: Float32Array;
@@ -46,6 +48,7 @@ interface Compiled {
 export class ImageEncoder {
   readonly #compiled = new Map<string, Compiled>();
 
+  /** Compiles nothing yet. */
   constructor(readonly backend: Backend, readonly parameters: Parameters, readonly config: VitConfig) {}
 
   /**

@@ -12,9 +12,11 @@ export interface FewShotResult {
   readonly labels: number;
   /** Labelled images of the first draw. */
   readonly images: number;
+  /** Over the draws. */
   readonly mean: number;
   /** Standard deviation over the draws; 0 for one draw. */
   readonly deviation: number;
+  /** Of each draw. */
   readonly draws: readonly number[];
 }
 

@@ -35,9 +35,13 @@ import { initialWeights } from "./linear.ts";
 
 /** Extents and hyperparameters; the defaults are DeiT's, which the paper fine-tunes with. */
 export interface FinetuneOptions {
+  /** The network. */
   readonly backbone: VitConfig;
+  /** Of the pixels. */
   readonly normalization: Normalization;
+  /** Outputs of the classifier. */
   readonly classes: number;
+  /** Side of a crop in pixels. */
   readonly cropSize: number;
   /** Images of an update. */
   readonly batch: number;
@@ -47,19 +51,24 @@ export interface FinetuneOptions {
   readonly warmup: number;
   /** Peak learning rate of the last layer, already scaled to the batch. */
   readonly lr: number;
+  /** Learning rate at the end. */
   readonly minLr?: number;
+  /** AdamW's. */
   readonly weightDecay?: number;
   /** Each layer below learns with this share of the rate of the one above. */
   readonly layerDecay?: number;
+  /** Stochastic depth of the last block. */
   readonly dropPath?: number;
   /** Images are mixed in pairs with shares from Beta(mixup, mixup); 0 mixes none. */
   readonly mixup?: number;
   /** Share of a label spread over all classes. */
   readonly labelSmoothing?: number;
+  /** Of the classifier, mixing and depth. */
   readonly seed: number;
 }
 
-type Full = Required<FinetuneOptions>;
+/** With every default filled in. */
+export type FilledFinetuneOptions = Required<FinetuneOptions>;
 
 /** Names of the classifier's parameters. */
 const CLASSIFIER = ["classifier.weight", "classifier.bias"] as const;
@@ -73,8 +82,11 @@ export function layerOf(name: string, depth: number): number {
 
 /** Arenas of a run by what they hold; the same segments in each. */
 export interface FinetuneState {
+  /** Network and classifier. */
   readonly parameters: Float32Array;
+  /** AdamW's first moments. */
   readonly first: Float32Array;
+  /** AdamW's second moments. */
   readonly second: Float32Array;
   /** Updates made. */
   readonly step: number;
@@ -82,6 +94,7 @@ export interface FinetuneState {
 
 /** A network that is being fine-tuned. */
 export class Finetuner {
+  /** Network and classifier. */
   readonly parameters: Arena;
   readonly #first: Arena;
   readonly #second: Arena;
@@ -99,7 +112,7 @@ export class Finetuner {
   #executable!: Executable;
   #step = 0;
 
-  private constructor(readonly backend: Backend, readonly options: Full, extremes: PixelExtremes) {
+  private constructor(readonly backend: Backend, readonly options: FilledFinetuneOptions, extremes: PixelExtremes) {
     const { backbone, classes, batch, cropSize, dropPath, seed } = options;
     const segments = layoutSegments([
       ...vitShapes(backbone),
@@ -133,7 +146,7 @@ export class Finetuner {
     extremes: PixelExtremes,
     weights: (name: string) => Float32Array,
   ): Promise<Finetuner> {
-    const full: Full = {
+    const full: FilledFinetuneOptions = {
       minLr: 1e-6,
       weightDecay: 0.05,
       layerDecay: 1,

@@ -6,8 +6,11 @@ import type { RetrievalTruth } from "./retrieval.ts";
 
 /** Names without extension, and for each query what is right and wrong. */
 export interface RetrievalGroundTruth {
+  /** The database. */
   readonly images: readonly string[];
+  /** What is searched with. */
   readonly queries: readonly string[];
+  /** Of each query. */
   readonly truths: readonly RetrievalTruth[];
   /** Box of each query's object: left, top, right, bottom in pixels; absent where the file has none. */
   readonly boxes?: readonly (readonly number[])[];

@@ -22,14 +22,17 @@ import { crossEntropy } from "./cross_entropy.ts";
 export interface LinearProbeOptions {
   /** Features of an image. */
   readonly dim: number;
+  /** Outputs of a classifier. */
   readonly classes: number;
   /** Images of a training step; a shorter last batch is handled. */
   readonly batch: number;
   /** Learning rate of each classifier at its first epoch, already scaled by batch / 256. */
   readonly learningRates: readonly number[];
+  /** Passes over the data, which the cosine spans. */
   readonly epochs: number;
   /** SGD's momentum. */
   readonly momentum?: number;
+  /** SGD's. */
   readonly weightDecay?: number;
 }
 

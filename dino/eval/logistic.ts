@@ -15,7 +15,9 @@ export interface LogisticData {
   readonly features: Float32Array;
   /** [n], 0 … classes − 1 */
   readonly labels: ArrayLike<number>;
+  /** Features of an image. */
   readonly dim: number;
+  /** Outputs of the classifier. */
   readonly classes: number;
 }
 

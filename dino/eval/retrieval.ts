@@ -4,7 +4,9 @@ import { averagePrecision } from "./ranking.ts";
 
 /** What is right and wrong for a query: rows of the database. */
 export interface RetrievalTruth {
+  /** Rows that are easy to find. */
   readonly easy: readonly number[];
+  /** Rows that are hard to find. */
   readonly hard: readonly number[];
   /** Neither right nor wrong: taken out of the ranking. */
   readonly junk: readonly number[];

@@ -8,9 +8,11 @@ import { finalNorm, vit, type VitConfig, vitShapes } from "../../models/vit.ts";
 
 /** A measured architecture. */
 export interface Throughput {
+  /** Numbers the network holds. */
   readonly parameters: number;
   /** Multiplications and additions of one image, in 10⁹. */
   readonly gflops: number;
+  /** Patches and [CLS]. */
   readonly tokens: number;
   /** Median over runs. */
   readonly imagesPerSecond: number;

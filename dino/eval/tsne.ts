@@ -9,9 +9,11 @@ export interface TsneOptions {
   readonly perplexity?: number;
   /** Default 200, less below a thousand rows: a fifth of their number, at least 10. */
   readonly learningRate?: number;
+  /** Steps of the descent. */
   readonly iterations?: number;
   /** Principal components that distances are taken in. */
   readonly components?: number;
+  /** Told after each. */
   readonly onIteration?: (iteration: number) => void;
 }
 

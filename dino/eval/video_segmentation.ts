@@ -6,7 +6,9 @@ import { twoTaps } from "./resize_bilinear.ts";
 
 /** How masks are propagated; the defaults are the reference's. */
 export interface PropagationOptions {
+  /** Rows of patches. */
   readonly gridHeight: number;
+  /** Columns of patches. */
   readonly gridWidth: number;
   /** Width of a patch's features. */
   readonly dim: number;

@@ -23,6 +23,7 @@ export interface WhiteningOptions {
 
 /** A learned whitening: y = rows · (x − mean). */
 export interface Whitening {
+  /** Of what is whitened. */
   readonly dim: number;
   /** [dim] */
   readonly mean: Float64Array;
@@ -30,6 +31,7 @@ export interface Whitening {
   readonly covariance: Float64Array;
   /** [components, dim]: eigenvector i / eigenvalue i ^ power, by descending eigenvalue. */
   readonly rows: Float64Array;
+  /** Rows that are kept. */
   readonly components: number;
 }
 
