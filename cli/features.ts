@@ -1,6 +1,7 @@
-// `dino features`: writes features of images to a safetensors or npy file; runs directly too.
+// `dino features`: writes features of images to a safetensors, npy or npz file; runs directly too.
 
-import { writeFileAtomically, writeTextAtomically } from "../models/weights/atomic_file.ts";
+import { writeTextAtomically } from "../models/weights/atomic_file.ts";
+import { writeNpy, writeNpz } from "../models/weights/npy.ts";
 import { writeSafetensors } from "../models/weights/safetensors.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import { meanOverScales, RETRIEVAL_SCALES } from "../dino/eval/descriptors.ts";
@@ -8,7 +9,6 @@ import { ImageEncoder } from "../dino/eval/encoder.ts";
 import { FeatureExtractor } from "../dino/eval/features.ts";
 import { centralRaster, fitShorterSide, normalizedPlanes, readRaster } from "../dino/eval/image_planes.ts";
 import type { LinearFeatureOptions } from "../dino/eval/linear_features.ts";
-import { encodeNpy } from "../dino/eval/npy.ts";
 import { resizeBilinear } from "../dino/eval/resize_bilinear.ts";
 import { boolean, choice, integer, text } from "../dino/field.ts";
 import { type EvaluationCommand, runEvaluation, type Values } from "./evaluation.ts";
@@ -18,7 +18,10 @@ import { givenArguments } from "./mode.ts";
 
 const fields = {
   data: text(null, "folder, list, archive or image; without it the embedded sample", { aliases: ["data-path"] }),
-  out: text("features.safetensors", "file to write, .safetensors or .npy (names and labels then in a .json beside it)"),
+  out: text(
+    "features.safetensors",
+    "file to write: .safetensors, .npz (names then in a .json beside it) or .npy (labels there, too)",
+  ),
   lastBlocks: integer(1, "blocks whose [CLS] is taken, counted from the last", {
     min: 1,
     aliases: ["n-last-blocks"],
@@ -51,7 +54,9 @@ export const command: EvaluationCommand<typeof fields> = {
   fields,
   sources: ({ data, limit }) => ({ data: { path: data, limit: limit ?? undefined } }),
   prepare: ({ out, multiscale, keepAspect, tokens, patchAverage, lastBlocks }) => {
-    if (!/\.(safetensors|npy)$/i.test(out)) throw new RangeError(`--out ${out}: name a .safetensors or .npy file`);
+    if (!/\.(safetensors|npy|npz)$/i.test(out)) {
+      throw new RangeError(`--out ${out}: name a .safetensors, .npy or .npz file`);
+    }
     if (multiscale && !keepAspect) throw new RangeError("--multiscale goes with --keep-aspect");
     if (tokens && (multiscale || patchAverage !== "none" || lastBlocks !== 1)) {
       throw new RangeError("--tokens: are those of the last block as they are: leave the other flags out");
@@ -147,16 +152,18 @@ async function write(
   { weightsPath }: EvaluationContext,
 ): Promise<void> {
   const bytes = (a: ArrayBufferView) => new Uint8Array(a.buffer, a.byteOffset, a.byteLength);
-  if (/\.npy$/i.test(out)) {
-    await writeFileAtomically(out, (write) => write(encodeNpy(rows.data, rows.shape)));
-    const beside = { names, labels: labels && [...labels], classNames, weights: weightsPath };
-    await writeTextAtomically(out.replace(/\.npy$/i, ".json"), JSON.stringify(beside) + "\n");
-    return;
-  }
   const tensors = [
     { name: "features", dtype: "F32" as const, shape: rows.shape, bytes: () => bytes(rows.data) },
     ...labels ? [{ name: "labels", dtype: "I32" as const, shape: [rows.count], bytes: () => bytes(labels) }] : [],
   ];
+  const numpy = /\.np[yz]$/i;
+  if (numpy.test(out)) {
+    const single = /y$/i.test(out);
+    await (single ? writeNpy(out, tensors[0]) : writeNpz(out, tensors));
+    const beside = { names, ...(single ? { labels: labels && [...labels] } : {}), classNames, weights: weightsPath };
+    await writeTextAtomically(out.replace(numpy, ".json"), JSON.stringify(beside) + "\n");
+    return;
+  }
   const metadata: Record<string, string> = { names: JSON.stringify(names), weights: weightsPath };
   if (classNames) metadata.classNames = JSON.stringify(classNames);
   await writeSafetensors(out, tensors, metadata);

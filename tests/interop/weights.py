@@ -36,6 +36,10 @@ state = torch.load(path("ours.pth"), weights_only=True)
 full = torch.load(path("ours_full.pth"), weights_only=True)
 assert list(full) == ["teacher"] and "head.mlp.0.weight" in full["teacher"], list(full)
 save("pth_cls_token.npy", state["cls_token"])
+with np.load(path("ours.npz")) as arrays:
+    np.save(path("npz_cls_token.npy"), arrays["cls_token"])
+np.savez_compressed(path("theirs.npz"), **{name: value.numpy() for name, value in state.items()})
+np.savez(path("theirs_plain.npz"), turned=np.asfortranarray(np.arange(12.0).reshape(3, 4)))
 half = torch.load(path("ours_half.pth"), weights_only=True)
 assert half["norm.weight"].dtype == torch.bfloat16
 save("half_cls_token.npy", half["cls_token"])

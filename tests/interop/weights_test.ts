@@ -63,6 +63,7 @@ Deno.test({
         format: "pytorch",
         head: true,
       });
+      await convertWeights(file, at("ours.npz"), { format: "npz" });
       await convertWeights(file, at("ours_hf"), { format: "huggingface" });
       await convertWeights(file, at("dynamic.onnx"), { format: "onnx" });
       await convertWeights(file, at("fixed.onnx"), { format: "onnx", fixedSize: true, attention: true });
@@ -98,6 +99,7 @@ Deno.test({
       const onSquare = await forward(ours, square, [2, 32, 32]), onOblong = await forward(ours, oblong, [1, 45, 26]);
       const cls = ours.weights.get("backbone.cls_token")!.data;
       await same("pth_cls_token", cls, 0);
+      await same("npz_cls_token", cls, 0);
       await same("half_cls_token", cls, 2 ** -8);
       if (report.timm) await same("timm_square", onSquare.tokens);
       if (report.transformers) await same("hf_square", onSquare.tokens);
@@ -145,6 +147,23 @@ Deno.test({
         assertEquals(registers.config.registers, 4);
         await same("theirs_registers", (await forward(registers, square, [2, 32, 32])).tokens);
       }
+      assertEquals((await load("theirs.npz")).weights.get("backbone.cls_token")!.data, cls);
+      const arrays = await openWeights(at("theirs_plain.npz"));
+      assertEquals([...await readFloat32(arrays, arrays.tensors.get("turned")!)], [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+        10,
+        11,
+      ]);
+      arrays.close();
       const views = await openWeights(at("theirs_views.pth"));
       const view = (name: string) => readFloat32(views, views.tensors.get(name)!);
       await same("views_turned", await view("turned"), 0);

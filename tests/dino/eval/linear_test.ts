@@ -2,9 +2,8 @@ import { scoreLogits } from "../../../dino/eval/classification.ts";
 import { initialWeights, LinearProbe, probeLearningRate } from "../../../dino/eval/linear.ts";
 import { readProbe, writeProbe } from "../../../dino/eval/linear_checkpoint.ts";
 import { flipAndCrop } from "../../../dino/eval/probe_crops.ts";
-import { encodeNpy } from "../../../dino/eval/npy.ts";
 import { CounterRandom, STREAM } from "../../../models/rng.ts";
-import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../../assert.ts";
 import { onEachBackend } from "../../backends.ts";
 import { RoundingBackend } from "../rounding_backend.ts";
 
@@ -115,16 +114,4 @@ Deno.test("training crops of the probe depend on seed, epoch and image alone, an
   assertEquals(flipAndCrop(1, 2)(0, 30, 50, 7), crop);
   assertEquals(crop.interpolation, "bilinear");
   assert(crop.top + crop.height <= 30 && crop.left + crop.width <= 50);
-});
-
-Deno.test("npy: the header is padded to 64 bytes and ends in a line end", () => {
-  const file = encodeNpy(Float32Array.of(1, 2, 3), [3]);
-  const text = new TextDecoder("latin1").decode(file.subarray(0, file.length - 12));
-  assertEquals(text.length % 64, 0);
-  assertEquals(
-    [...file.subarray(0, 8)],
-    [0x93, ..."NUMPY"].map((c) => typeof c === "string" ? c.charCodeAt(0) : c).concat([1, 0]),
-  );
-  assert(text.includes("'shape': (3,)") && text.endsWith("\n"));
-  assertThrows(() => encodeNpy(new Float32Array(3), [2, 2]), RangeError);
 });
