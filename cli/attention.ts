@@ -1,6 +1,10 @@
 // `dino attention`: draws what [CLS], or a patch, looks at, and scores it against given masks; runs directly too.
 
 import { basename, join } from "node:path";
+import { headConfig } from "../models/dino_head.ts";
+import { tensor } from "../models/graph/tensor.ts";
+import { initialParameters } from "../models/init.ts";
+import { vitShapes } from "../models/vit.ts";
 import { resizeMaskNearest } from "../models/image/host_resize.ts";
 import type { Raster } from "../models/image/raster.ts";
 import { resize } from "../models/image/resample.ts";
@@ -23,9 +27,12 @@ import type { EvaluationContext } from "./evaluation_job.ts";
 import { givenArguments } from "./mode.ts";
 import { refuseUsedFolder, writeFolder } from "./output_folder.ts";
 import { encodePng } from "./report/png.ts";
+import { framesOf } from "./video_frames.ts";
 
 const fields = {
-  data: text(null, "an image, or a folder of images or of a video's frames", { aliases: ["image-path", "input-path"] }),
+  data: text(null, "an image, a folder of images or of a video's frames, or a video (ffmpeg)", {
+    aliases: ["image-path", "input-path"],
+  }),
   out: text(null, "folder for the pictures", { aliases: ["output-dir", "output-path"] }),
   imageSize: integer(480, "side of the square an image is resized to; with --keep-aspect its shorter side", {
     min: 1,
@@ -36,6 +43,7 @@ const fields = {
   query: text("cls", "who looks: cls, or a place x,y in shares of width and height, such as 0.5,0.3"),
   meanOnly: boolean(false, "only the mean over heads, one picture an image: the frames of an attention video"),
   masks: text(null, "folder of foreground masks with the images' names: scores the heads against them"),
+  randomBaseline: boolean(false, "with --masks: the scores of a network of random weights too"),
   limit: integer(null, "use the first N images only", { min: 1, unit: "images" }),
 };
 type Flags = Values<typeof fields>;
@@ -47,18 +55,20 @@ export const command: EvaluationCommand<typeof fields> = {
   about: "Draws the attention of the last block's heads: a heat map and a mask of each head, and all heads in one " +
     "picture. With --masks: how well they cover given foregrounds (Jaccard).",
   fields,
-  sources: ({ data, masks, limit }) => {
-    if (data === null) throw new RangeError("wants an image or a folder of images in --data");
+  sources: ({ masks, limit }, extra) => {
     return {
-      data: { path: data, limit: limit ?? undefined, strict: true },
+      data: { path: extra as string, limit: limit ?? undefined, strict: true },
       ...masks === null ? {} : { masks: { path: masks, strict: true } },
     };
   },
-  prepare: async ({ out, query, masks, meanOnly }) => {
+  prepare: async ({ data, out, query, masks, meanOnly, randomBaseline }, temporary) => {
     placeOf(query);
+    if (data === null) throw new RangeError("wants an image or a folder of images in --data");
+    if (randomBaseline && masks === null) throw new RangeError("--random-baseline goes with --masks");
     if (out === null && masks === null) throw new RangeError("wants a folder for the pictures in --out");
     if (out !== null) await refuseUsedFolder(out);
     if (meanOnly && masks !== null) throw new RangeError("--mean-only draws, --masks scores heads: use one of the two");
+    return await framesOf(data, temporary);
   },
   async evaluate(context, flags) {
     const { sources: { data, masks } } = context;
@@ -79,20 +89,26 @@ export const command: EvaluationCommand<typeof fields> = {
     if (flags.out === null) await all();
     else await writeFolder(flags.out, all);
     encoder.dispose();
+    const baseline = flags.randomBaseline ? await scoreRandom(context, flags, truths!) : undefined;
     const lines = flags.out === null ? [] : [`${flags.out}: pictures of ${data.length} images`];
     if (scores.length === 0) return { value: { out: flags.out, images: data.length }, lines };
     const summary = summarize(scores, context.backbone.numHeads);
     const percent = (v: number) => (100 * v).toFixed(1);
     return {
-      value: { out: flags.out, images: data.length, threshold: flags.threshold, ...summary, scores },
+      value: { out: flags.out, images: data.length, threshold: flags.threshold, ...summary, baseline, scores },
       lines: [
         ...lines,
         `Jaccard with ${scores.length} masks, ${flags.threshold * 100} % of the attention kept:`,
-        `  best head of each image ${percent(summary.bestPerImage)}   best single head ${
-          percent(summary.bestHead)
-        } (head ${summary.head})   mean over heads ${percent(summary.meanOverHeads)}   mean attention ${
-          percent(summary.meanAttention)
-        }`,
+        `  best head of each image ${percent(summary.bestPerImage)}   best single head ${percent(summary.bestHead)} ` +
+        `(head ${summary.head})   mean over heads ${percent(summary.meanOverHeads)}   ` +
+        `mean attention ${percent(summary.meanAttention)}`,
+        ...baseline
+          ? [
+            `  with random weights     ${percent(baseline.bestPerImage)}   best single head ${
+              percent(baseline.bestHead)
+            }   mean over heads ${percent(baseline.meanOverHeads)}`,
+          ]
+          : [],
       ],
     };
   },
@@ -152,6 +168,34 @@ async function draw(folder: string, flags: Flags, id: string, { image, maps }: L
     await save(join(name, `mask_th${flags.threshold}_head${h}.png`), overlayMask(image, mask, headColour(h)));
   }
   await save(join(name, "heads.png"), besideEachOther([image, headsFigure(image, full, masks, heads)]));
+}
+
+/** The same scores of the same architecture before any training. */
+async function scoreRandom(
+  context: EvaluationContext,
+  flags: Flags,
+  truths: ReadonlyMap<string, number>,
+): Promise<ReturnType<typeof summarize>> {
+  const { backend, backbone, sources: { data, masks } } = context;
+  const head = headConfig({ inDim: backbone.embedDim, outDim: 2 });
+  const drawn = initialParameters({ backbone, head }, 0);
+  const parameters = new Map(
+    vitShapes(backbone).map(([name, shape]) => {
+      const t = tensor(name, shape, "param");
+      backend.write(t, drawn.get(`backbone.${name}`)!);
+      return [name, t];
+    }),
+  );
+  const encoder = new ImageEncoder(backend, (name) => parameters.get(name)!, backbone);
+  const scores: ImageScore[] = [];
+  for (let i = 0; i < data.length; i++) {
+    const looked = await look(context, flags, encoder, data, i);
+    scores.push(await score(flags, data.id(i), looked, masks, truths.get(stem(data.id(i)))!));
+    context.progress("images with random weights", i + 1, data.length);
+  }
+  encoder.dispose();
+  backend.free(...parameters.values());
+  return summarize(scores, backbone.numHeads);
 }
 
 interface ImageScore {

@@ -82,8 +82,11 @@ export interface EvaluationCommand<F extends Readonly<Record<string, Field>>> {
   ): Promise<{ readonly weights: string; readonly words: readonly string[] }>;
   /** Which images it reads, by name. */
   sources(flags: Values<F>, extra: unknown): Readonly<Record<string, SourceRequest>>;
-  /** Reads what is neither weights nor images (ground truth), and checks flags; its result reaches `evaluate` as `extra`. */
-  prepare?(flags: Values<F>): Promise<unknown>;
+  /**
+   * Reads what is neither weights nor images (ground truth), and checks flags; its result reaches `evaluate` as `extra`.
+   * @param temporary a folder that goes away with the command
+   */
+  prepare?(flags: Values<F>, temporary: string): Promise<unknown>;
   /** Computes. */
   evaluate(context: EvaluationContext, flags: Values<F>): Promise<EvaluationOutcome>;
 }
@@ -124,11 +127,11 @@ async function run<F extends Readonly<Record<string, Field>>>(
   const weights = command.weightless
     ? null
     : await weightsFile(read ? [read.weights] : positional, read ? null : flags.weights, command.usage);
-  const extra = await command.prepare?.(flags) ?? null;
   const progress = new Progress({ json: false, quiet: flags.quiet || flags.json });
   const temporary = await Deno.makeTempDir({ prefix: `denodino-${command.name}-` });
   try {
     const cache = flags.cacheDir ?? temporary;
+    const extra = await command.prepare?.(flags, temporary) ?? null;
     const requests = command.sources(flags, extra);
     const sources = await openSources(requests, join(cache, "images"), temporary, flags, progress);
     if (sources === undefined) return EXIT_INTERRUPTED;

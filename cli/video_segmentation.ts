@@ -17,12 +17,16 @@ import type { EvaluationContext } from "./evaluation_job.ts";
 import { givenArguments } from "./mode.ts";
 import { refuseUsedFolder, writeFolder } from "./output_folder.ts";
 import { encodePalettePng } from "./report/png.ts";
+import { framesOf } from "./video_frames.ts";
 
 const fields = {
   data: text(null, "DAVIS 2017: the folder with JPEGImages, Annotations and ImageSets", { aliases: ["data-path"] }),
   split: text("val", "the list of sequences in ImageSets/2017"),
   resolution: text("480p", "the folder inside JPEGImages and Annotations"),
-  frames: text(null, "instead of --data: a folder with the frames of one video, in the order of their names"),
+  frames: text(
+    null,
+    "instead of --data: one video, as a folder of frames in the order of their names, or a file (ffmpeg)",
+  ),
   mask: text(null, "with --frames: the first frame's mask, a palette or grey PNG"),
   out: text(null, "folder for the masks, one palette PNG a frame"),
   imsize: integer(480, "shorter side of a frame while it is computed", { min: 1, unit: "pixels" }),
@@ -66,10 +70,12 @@ export const command: EvaluationCommand<typeof fields> = {
       masks: { path: "masks", files: masks, strict: true },
     };
   },
-  prepare: async (flags): Promise<Found> => {
+  prepare: async (flags, temporary): Promise<Found> => {
     if (flags.out === null) throw new RangeError("wants a folder for the masks in --out");
     await refuseUsedFolder(flags.out);
-    if (flags.frames !== null) return await singleVideo(flags.frames, flags.mask);
+    if (flags.frames !== null) {
+      return await singleVideo(await framesOf(flags.frames, temporary), flags.mask, basename(flags.frames));
+    }
     if (flags.data === null) throw new RangeError("wants DAVIS in --data, or the frames of one video in --frames");
     return await davisVideos(flags.data, flags.split, flags.resolution);
   },
@@ -217,18 +223,17 @@ function colourNormalization(normalization: Normalization, reference: boolean): 
   return { mean: normalization.mean, deviation: [0.228, imagenet[1], imagenet[2]] };
 }
 
-async function singleVideo(frames: string, mask: string | null): Promise<Found> {
+async function singleVideo(frames: string, mask: string | null, name: string): Promise<Found> {
   if (mask === null) throw new RangeError("--frames wants the first frame's mask in --mask");
   const files = await imagesIn(frames);
   const real = await Deno.realPath(mask).catch(() => {
     throw new RangeError(`${mask}: no such mask`);
   });
   const places = files.map((_, i) => i);
-  const name = basename(await Deno.realPath(frames));
   return {
     frames: files,
     masks: [real],
-    sequences: [{ name, frames: places, masks: places.map((i) => i ? undefined : 0) }],
+    sequences: [{ name: name.replace(/\.[^.]*$/, ""), frames: places, masks: places.map((i) => i ? undefined : 0) }],
   };
 }
 

@@ -42,7 +42,7 @@ async function evaluate(
   );
   // deno-lint-ignore no-explicit-any
   const flags = { ...defaults, ...given } as any;
-  const extra = await command.prepare?.(flags) ?? null;
+  const extra = await command.prepare?.(flags, folder) ?? null;
   const sources: Record<string, PixelSource> = {};
   for (const [name, { path, split, files, strict }] of Object.entries(command.sources(flags, extra))) {
     let from = path!;
@@ -201,9 +201,21 @@ onEachBackend(
 
       const images = join(data, "JPEGImages/480p/square"), masks = join(data, "Annotations/480p/square");
       const drawn = join(folder, "drawn");
-      const flags = { data: images, out: drawn, imageSize: 64, keepAspect: true, masks, query: "0.4,0.5" };
+      const flags = {
+        data: images,
+        out: drawn,
+        imageSize: 64,
+        keepAspect: true,
+        masks,
+        query: "0.4,0.5",
+        randomBaseline: true,
+      };
       const looked = await evaluate(backend, folder, attention, flags);
       assertEquals(looked.scores.length, 4);
+      assert(looked.baseline.bestPerImage >= 0);
+      await Deno.writeTextFile(join(folder, "film.mp4"), "not a video");
+      const film = { ...flags, data: join(folder, "film.mp4"), out: join(folder, "film") };
+      await assertRejects(() => evaluate(backend, folder, attention, film), RangeError, "ffmpeg");
       assert(looked.bestPerImage >= looked.bestHead && looked.bestHead >= looked.meanOverHeads);
       assertEquals([...Deno.readDirSync(join(drawn, "00001"))].length, 2 + 2 * TOY_VIT.numHeads + 1);
 
