@@ -22,7 +22,7 @@ const LOOKED_AT = 64;
 /** What a Deno process with the kernels takes before any tensor; measured on Linux x86-64. */
 const PROCESS_BYTES = 105e6;
 /** Drawing weights and saving them takes copies outside the device: so much for every byte of parameters, measured. */
-const HOST_COPIES = 1.35;
+const HOST_COPIES = 1.9;
 /** Wasm addresses memory by 32 bits. */
 const SIMD_LIMIT = 2 ** 32;
 /** WebGPU does not tell how much memory an adapter has. */
