@@ -73,6 +73,10 @@ const COMMANDS: Readonly<Record<string, { about: string; load: () => Promise<Com
     about: "measure kernels, steps and decoding on this machine",
     load: async () => (await import("./bench.ts")).main,
   },
+  doctor: {
+    about: "check every kernel on this machine against a float64 reference",
+    load: async () => (await import("./doctor.ts")).main,
+  },
 };
 
 // What a binary runs in the processes it starts from itself.

@@ -71,7 +71,7 @@ export class Tuner {
       if (this.#secondsLeft <= 0) break;
       if (this.#chosen.has(bucketOf(shape))) continue;
       const start = performance.now();
-      const result = await compareTiles(this.backend, shape, this.options.tiles ?? candidates(this.backend.limits));
+      const result = await compareTiles(this.backend, shape, this.options.tiles ?? tilesFor(this.backend.limits));
       this.#secondsLeft -= (performance.now() - start) / 1000;
       this.results.push(result);
       this.#chosen.set(bucketOf(shape), result.chosen);
@@ -127,7 +127,8 @@ function importantShapes(program: Program): MatmulShape[] {
   }).map(({ shape }) => shape);
 }
 
-function candidates({ workgroupBytes }: LoweringLimits): TileName[] {
+/** Tiles whose staging fits the device. */
+export function tilesFor({ workgroupBytes }: LoweringLimits): TileName[] {
   return (Object.keys(TILES) as TileName[]).filter((name) => tileBytes(TILES[name]) <= workgroupBytes);
 }
 

@@ -8,11 +8,11 @@ import { bindOnce } from "./alias.ts";
 import { writeBytes } from "./bytes.ts";
 import { type AdapterSummary, messageOf, type OpenedDevice } from "./device.ts";
 import { GpuExecutable, type Host } from "./executable.ts";
-import { lower, type LoweringLimits, loweringLimits, type MatmulChooser } from "./lowering.ts";
+import { lower, type LoweringLimits, loweringLimits, type MatmulChooser, type MatmulShape } from "./lowering.ts";
 import { Memory } from "./memory.ts";
 import { Pacer } from "./pace.ts";
 import { PipelineCache } from "./shader.ts";
-import type { Tuner, TuningResult } from "./autotune.ts";
+import { compareTiles, tilesFor, type Tuner, type TuningResult } from "./autotune.ts";
 
 const MAP_READ_COPY_DST = 0x01 | 0x08; // GPUBufferUsage.MAP_READ | COPY_DST
 
@@ -69,6 +69,10 @@ export class WebGpuBackend implements Backend, Host {
 
   get tuned(): readonly TuningResult[] {
     return this.tuner?.results ?? [];
+  }
+
+  compareTiles(shape: MatmulShape): Promise<TuningResult> {
+    return compareTiles(this, shape, tilesFor(this.limits));
   }
 
   get fingerprint(): string {

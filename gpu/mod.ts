@@ -3,7 +3,7 @@ import type { Backend } from "../models/graph/backend.ts";
 import { WebGpuBackend } from "./backend.ts";
 import { Tuner, type TuningOptions, type TuningResult } from "./autotune.ts";
 import { type AdapterSummary, type DeviceOptions, findAdapter, openDevice } from "./device.ts";
-import { type LoweringLimits, loweringLimits } from "./lowering.ts";
+import { type LoweringLimits, loweringLimits, type MatmulShape } from "./lowering.ts";
 
 export type { TuningCache, TuningOptions, TuningResult } from "./autotune.ts";
 export type { TileName } from "./kernels/matmul_tiles.ts";
@@ -27,6 +27,8 @@ export interface WebGpu extends Backend {
   readonly adapter: AdapterSummary;
   /** What the tuner found so far; empty on a software adapter. */
   readonly tuned: readonly TuningResult[];
+  /** Times and checks every tile that fits the adapter on one product. Throws {Error} if none computes rightly. */
+  compareTiles(shape: MatmulShape): Promise<TuningResult>;
 }
 
 /**

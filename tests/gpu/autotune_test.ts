@@ -59,6 +59,13 @@ onGpu("a tile that computes wrongly may not win", async (backend) => {
   assertEquals(result.chosen, "32x32x8");
 });
 
+onGpu("every tile that fits is compared on request", async (backend) => {
+  backend.limits = { ...backend.limits, workgroupBytes: 4096 }; // only the smallest tile fits
+  const { chosen, micros } = await backend.compareTiles({ m: 33, n: 34, k: 35, transA: true, transB: false });
+  assertEquals(chosen, "32x32x8");
+  assertEquals(Object.keys(micros), ["32x32x8"]);
+});
+
 onGpu("tiles change the speed of a product and none of its bits", async (backend) => {
   backend.write(a, randomValues(70 * 90, 1));
   backend.write(b, randomValues(50 * 90, 2));

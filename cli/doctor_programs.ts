@@ -1,0 +1,102 @@
+// Programs small enough for the float64 reference that together run the operations training and evaluation are made of.
+
+import { GROUP } from "../models/graph/ops/optimizer.ts";
+import { attentionProbs } from "../models/graph/ops/attention.ts";
+import { gelu } from "../models/graph/ops/elementwise.ts";
+import { topK } from "../models/graph/ops/neighbours.ts";
+import { patchify } from "../models/graph/ops/tokens.ts";
+import { Program } from "../models/graph/program.ts";
+import { ReferenceBackend } from "../models/graph/reference.ts";
+import { size, type Tensor, tensor } from "../models/graph/tensor.ts";
+import { headConfig } from "../models/dino_head.ts";
+import { CounterRandom, STREAM } from "../models/rng.ts";
+import { vitConfig } from "../models/vit.ts";
+import { DinoState } from "../dino/state.ts";
+import { type CropSource, stepPrograms } from "../dino/step.ts";
+
+/** A program, and a reference that holds what its persistent tensors start from. */
+export interface PreparedProgram {
+  readonly program: Program;
+  readonly reference: ReferenceBackend;
+}
+
+/** One DINO update with odd extents, once with each optimizer's and head's variants, and what evaluation adds. */
+export function* doctorPrograms(): Generator<PreparedProgram> {
+  yield dinoUpdate("adamw", false);
+  yield dinoUpdate("lars", true);
+  yield evaluation();
+}
+
+function dinoUpdate(method: "adamw" | "lars", batchNorm: boolean): PreparedProgram {
+  const images = 3, globals = 2, views = 3;
+  const backbone = vitConfig({ embedDim: 60, depth: 2, numHeads: 3, patchSize: 4, imageSize: 20 });
+  const head = headConfig({
+    inDim: 60,
+    outDim: 129,
+    hiddenDim: batchNorm ? 71 : 72,
+    bottleneckDim: 33,
+    batchNorm,
+    normLastLayer: false,
+  });
+  const state = new DinoState({ backbone, head }, method);
+  const random = new CounterRandom(1, STREAM.evaluation);
+  const source: CropSource = (p) => {
+    const crops = (name: string, count: number, side: number) => ({
+      patches: patchify(p, tensor(name, [count, 3, side, side], "input"), backbone.patchSize),
+      images: count,
+      height: side,
+      width: side,
+      dropPath: (_block: number, branch: 0 | 1) => tensor(`drop path ${branch}`, [count], "input"),
+    });
+    const large = crops("global crops", globals * images, 20), small = crops("local crops", images, 13);
+    const { dropPath: _, ...teacher } = large;
+    return { teacher: [teacher], student: [large, small] };
+  };
+  const { parts: [program] } = stepPrograms(state, {
+    images,
+    accumulate: 1,
+    globals,
+    views,
+    studentTemp: 0.1,
+    centerMomentum: 0.9,
+  }, source);
+  const reference = new ReferenceBackend();
+  fill(program, reference, random);
+  reference.write(state.scalars.get("teacherTemp"), Float32Array.of(0.04));
+  reference.write(state.scalars.get("teacherMomentum"), Float32Array.of(0.99));
+  reference.write(state.scalars.get("ringRow"), Float32Array.of(2));
+  reference.write(state.metrics.flat, new Float32Array(size(state.metrics.flat)));
+  const groups = reference.at(state.groups), columns = state.groups.shape[1];
+  for (let g = 0; g < state.groups.shape[0]; g++) {
+    const row = groups.subarray(g * columns, (g + 1) * columns).fill(0);
+    row[GROUP.lr] = 1e-3, row[GROUP.weightDecay] = g % 2 ? 0 : 0.04, row[GROUP.clip] = 0.3;
+    row[GROUP.biasCorrection1] = 0.19, row[GROUP.biasCorrection2] = 0.002;
+    row[GROUP.active] = 1, row[GROUP.adapt] = g % 2 ? 0 : 1;
+    for (let i = 0; i < columns; i++) row[i] = Math.fround(row[i]);
+  }
+  return { program, reference };
+}
+
+function evaluation(): PreparedProgram {
+  const program = new Program("evaluation");
+  const images = 2, tokens = 38, heads = 3, width = 20;
+  const qkv = tensor("qkv", [images * tokens, 3 * heads * width], "input");
+  attentionProbs(program, gelu(program, qkv), { images, tokens, heads, queries: 1, firstQuery: 0 });
+  topK(program, tensor("scores", [7, 301], "input"), 20);
+  const reference = new ReferenceBackend();
+  fill(program, reference, new CounterRandom(2, STREAM.evaluation));
+  return { program, reference };
+}
+
+/** Random numbers in (−½, ½); what must not be negative (second moments, variances) is made positive. */
+function fill(program: Program, reference: ReferenceBackend, random: CounterRandom): void {
+  const positive = (t: Tensor) => /second|Buffer|drop path/.test(t.name);
+  for (const root of program.roots()) {
+    if (root.role === "activation" || root.role === "constant") continue;
+    const values = reference.at(root), above = positive(root);
+    for (let i = 0; i < values.length; i++) {
+      const value = random.uniform(-0.5, 0.5);
+      values[i] = Math.fround(above ? Math.abs(value) + 0.01 : value);
+    }
+  }
+}

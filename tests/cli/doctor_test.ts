@@ -1,0 +1,38 @@
+// The doctor: sound kernels pass on every backend, and a wrong one is found and named.
+
+import { checkBackend } from "../../cli/doctor.ts";
+import type { Backend } from "../../models/graph/backend.ts";
+import { ReferenceBackend } from "../../models/graph/reference.ts";
+import { assert, assertEquals } from "../assert.ts";
+import { onEachBackend } from "../backends.ts";
+
+onEachBackend("the doctor finds nothing wrong with the operations of an update", async (backend) => {
+  const checks = await checkBackend(backend);
+  const off = checks.filter(({ error }) => !(error <= 2e-5)); // as the command has it
+  assertEquals(off, []);
+  assert(checks.length >= 30, `${checks.length} kinds were run`);
+}, { backends: ["wasm", "webgpu"] });
+
+Deno.test("the doctor names the operation that is off", async () => {
+  const sound = new ReferenceBackend();
+  const broken: Backend = new Proxy(sound, {
+    get(target, key) {
+      if (key !== "compile") {
+        const value = Reflect.get(target, key);
+        return typeof value === "function" ? value.bind(target) : value;
+      }
+      return async (program: Parameters<Backend["compile"]>[0]) => {
+        const executable = await target.compile(program);
+        return {
+          ...executable,
+          run: async () => {
+            await executable.run();
+            for (const op of program.ops) if (op.kind === "gelu") target.at(op.out.y)[3] += 0.01;
+          },
+        };
+      };
+    },
+  });
+  const off = (await checkBackend(broken)).filter(({ error }) => !(error <= 2e-5));
+  assertEquals(off.map(({ kind }) => kind), ["gelu"]);
+});
