@@ -64,7 +64,7 @@ export const command: EvaluationCommand<typeof fields> = {
       const onIteration = (i: number) => progress("t-SNE", i, iterations);
       layouts.unshift({
         name: "t-SNE",
-        points: tsneMap(features, dim, { perplexity, learningRate, iterations, onIteration }),
+        points: await tsneMap(features, dim, { perplexity, learningRate, iterations, onIteration }),
       });
     }
     const thumbnails = new Uint8Array(n * PICTURE_SIDE ** 2 * 3);

@@ -1,6 +1,5 @@
 // t-SNE from npm, with the types used here and a start that does not depend on chance.
 
-import { TSNE } from "npm:@keckelt/tsne@1.0.2";
 import { principalComponents } from "./principal_components.ts";
 
 /** How a map is made; the defaults are those of the paper's map of classes, but for the learning rate of few rows. */
@@ -34,11 +33,11 @@ const START_SPREAD = 1e-4;
  * @returns [n, 2]
  * @throws {RangeError} if there are fewer than three rows
  */
-export function tsneMap(
+export async function tsneMap(
   features: Float32Array,
   dim: number,
   { perplexity = 20, learningRate, iterations = 500, components = 30, onIteration = () => {} }: TsneOptions = {},
-): Float32Array {
+): Promise<Float32Array> {
   const n = features.length / dim;
   if (n < 3) throw new RangeError(`t-SNE: ${n} images: a map wants at least three`);
   const kept = Math.min(components, dim, n);
@@ -46,6 +45,7 @@ export function tsneMap(
   const rows = Array.from({ length: n }, (_, i) => Array.from(reduced.subarray(i * kept, (i + 1) * kept)));
   const epsilon = learningRate ?? Math.min(200, Math.max(10, n / 5));
   const options = { perplexity: Math.min(perplexity, (n - 1) / 3), dim: 2, epsilon };
+  const { TSNE } = await import("npm:@keckelt/tsne@1.0.2"); // only whoever draws a map loads it
   const embedding = new TSNE(options) as unknown as Embedding;
   embedding.initDataRaw(rows);
   // Its own start is random; the first two components give the same map every time.

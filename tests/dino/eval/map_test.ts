@@ -2,7 +2,7 @@ import { mapPage } from "../../../cli/report/map_page.ts";
 import { principalComponents } from "../../../dino/eval/principal_components.ts";
 import { tsneMap } from "../../../dino/eval/tsne.ts";
 import { CounterRandom, STREAM } from "../../../models/rng.ts";
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "../../assert.ts";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../../assert.ts";
 
 function clusters(count: number, dim: number) {
   const random = new CounterRandom(1, STREAM.evaluation);
@@ -12,8 +12,8 @@ function clusters(count: number, dim: number) {
   );
 }
 
-Deno.test("t-SNE keeps clusters together, and the same rows give the same map", () => {
-  const points = tsneMap(clusters(45, 8), 8, { iterations: 150, perplexity: 5 });
+Deno.test("t-SNE keeps clusters together, and the same rows give the same map", async () => {
+  const points = await tsneMap(clusters(45, 8), 8, { iterations: 150, perplexity: 5 });
   const distance = (a: number, b: number) =>
     Math.hypot(points[2 * a] - points[2 * b], points[2 * a + 1] - points[2 * b + 1]);
   let inside = 0, across = 0;
@@ -22,8 +22,8 @@ Deno.test("t-SNE keeps clusters together, and the same rows give the same map", 
     across += distance(i, i + 1);
   }
   assert(across > 3 * inside, `${across} > 3 · ${inside}`);
-  assertEquals(tsneMap(clusters(45, 8), 8, { iterations: 150, perplexity: 5 }), points);
-  assertThrows(() => tsneMap(new Float32Array(16), 8), RangeError, "at least three");
+  assertEquals(await tsneMap(clusters(45, 8), 8, { iterations: 150, perplexity: 5 }), points);
+  await assertRejects(() => tsneMap(new Float32Array(16), 8), RangeError, "at least three");
 });
 
 Deno.test("principal components: variances descend, directions are uncorrelated", () => {
