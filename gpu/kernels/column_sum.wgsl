@@ -1,7 +1,7 @@
 // y[chunk, c] (+)= Σ x[r, c] over the rows r of a chunk; x: [rows, columns], y: [chunks, columns], columns in V.
 // A workgroup has 64 columns and one chunk: four threads a column take every fourth row, then add up in order.
 // With several chunks y is scratch space, and the same kernel sums its rows: no atomics, one order.
-struct Params { rows: u32, columns: u32, rowsPerChunk: u32, columnBlocks: u32, accumulate: u32, scale: f32 }
+struct Params { rows: u32, columns: u32, rowsPerChunk: u32, columnBlocks: u32, accumulate: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> y: array<V>;
@@ -28,7 +28,7 @@ fn main(
   sums[thread] = sum;
   workgroupBarrier();
   if (thread < 64u && column < p.columns && begin < p.rows) {
-    sum = p.scale * ((sums[thread] + sums[thread + 64u]) + (sums[thread + 128u] + sums[thread + 192u]));
+    sum = (sums[thread] + sums[thread + 64u]) + (sums[thread + 128u] + sums[thread + 192u]);
     let at = chunk * p.columns + column;
     if (p.accumulate != 0u) {
       sum += y[at];

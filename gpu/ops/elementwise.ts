@@ -80,7 +80,7 @@ export function emitColumnSum(
     const last = chunks === 1;
     const to = last ? y : l.scratch(chunks * columns * 4);
     const u = [left, columns / width, rowsPerChunk, columnBlocks, Number(last && accumulate)];
-    l.emit(kernel("column_sum", { width }), [from, to], { u, f: [1] }, columnBlocks * chunks);
+    l.emit(kernel("column_sum", { width }), [from, to], { u }, columnBlocks * chunks);
     if (last) return;
     from = to;
     left = chunks;
