@@ -71,9 +71,9 @@ async function measure(
   const ratio = (a: number, b: number) => median(late.map((gflops) => gflops[a] / gflops[b]));
   const wide = indexOf(4, 16), tall = indexOf(5, 16);
   const turbo = known ? known === "turbo" : ratio(wide, TILE_SHAPES.length) > TURBO_RATIO;
-  let best = wide;
+  let best = indexOf(4, 8);
   if (turbo) best = ratio(tall, wide) > TALL_RATIO ? tall : wide;
-  else TILE_SHAPES.forEach((_, i) => best = ratio(i, best) > 1 ? i : best);
+  else TILE_SHAPES.forEach((_, i) => best = ratio(i, best) > 1.05 ? i : best);
   const gflops = Math.max(...late.map((rates) => rates[best]));
   return { tile: TILE_SHAPES[best], mode: turbo ? "turbo" : "stock", gflops };
 }

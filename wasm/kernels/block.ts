@@ -94,3 +94,11 @@ export function packTransposed(source: usize, stride: usize, depth: u32, rows: u
     }
   }
 }
+
+/** Packs rows of a row-major a k-major, in blocks of tileRows. */
+export function packA(source: usize, stride: usize, depth: u32, rows: u32, target: usize): void {
+  for (let r: u32 = 0; r < rows; r += tileRows) {
+    packTransposed(source + r * stride, stride, depth, min(tileRows, rows - r), target, tileRows);
+    target += <usize>depth * (tileRows << 2);
+  }
+}

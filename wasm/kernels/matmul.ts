@@ -4,7 +4,7 @@
 // the rows of a in L2. Every element of c is one sequential chain of fused multiply-adds in k, whatever the tile shape,
 // the chunk size or the number of threads: none of them changes the result.
 import { constants, scratch, tileColumns, tileRows, zeros } from "./context";
-import { colsBlock, packPanel, packTransposed, rowsBlock } from "./block";
+import { colsBlock, packA, packPanel, packTransposed, rowsBlock } from "./block";
 import { loadUpTo, storeUpTo } from "./math";
 import { geluBackwardRow, geluRow } from "./rows";
 import { ceilDiv, word } from "./step";
@@ -115,14 +115,6 @@ export function matmul(step: usize, chunk: u32): void {
     k0 += depth;
   } while (k0 < k);
   if (epilogue != STORE) finish(step, tile, outStride, row, column, rows, columns);
-}
-
-/** Packs rows of a row-major a k-major, in blocks of tileRows. */
-function packA(source: usize, stride: usize, depth: u32, rows: u32, target: usize): void {
-  for (let r: u32 = 0; r < rows; r += tileRows) {
-    packTransposed(source + r * stride, stride, depth, min(tileRows, rows - r), target, tileRows);
-    target += <usize>depth * (tileRows << 2);
-  }
 }
 
 /** Packs columns of a transposed a into blocks of tileRows; what lies beyond the last row is never read as such. */

@@ -14,14 +14,15 @@ const padded = (n: number) => Math.ceil(n / 16) * 16 + 16;
 
 function extents({ tokens, queries }: AttentionAttrs, d: number) {
   const block = queryBlock(queries, tokens);
-  return { block, width: padded(tokens) + 16, dWidth: padded(d), tokens, scale: real(1 / Math.sqrt(d)) };
+  const packed = (block + 8) * Math.max(tokens, d);
+  return { block, width: padded(tokens) + 16, dWidth: padded(d), packed, scale: real(1 / Math.sqrt(d)) };
 }
 
 export const attentionLowerings: Lowerings = {
   attention(op, to) {
     const { images, tokens, heads, queries } = op.attrs, d = headWidth(op.in.qkv, op.attrs);
-    const { block, width, dWidth, scale } = extents(op.attrs, d);
-    to.scratch(4 * (width * d + dWidth * tokens + width * block + dWidth * block + block + 64));
+    const { block, width, dWidth, packed, scale } = extents(op.attrs, d);
+    to.scratch(4 * (width * d + dWidth * tokens + width * block + dWidth * block + block + packed + 64));
     to.step(Code.attention, images * heads, [
       to.at(op.in.qkv),
       to.at(op.out.y),
@@ -37,8 +38,8 @@ export const attentionLowerings: Lowerings = {
 
   attentionBackward(op, to) {
     const { images, tokens, heads, queries } = op.attrs, d = headWidth(op.in.qkv, op.attrs);
-    const { block, width, dWidth, scale } = extents(op.attrs, d);
-    to.scratch(4 * (2 * width * d + 3 * dWidth * tokens + 2 * width * block + 3 * dWidth * block + 64));
+    const { block, width, dWidth, packed, scale } = extents(op.attrs, d);
+    to.scratch(4 * (2 * width * d + 3 * dWidth * tokens + 2 * width * block + 3 * dWidth * block + packed + 64));
     const { dy, qkv, y, lse } = op.in;
     to.step(Code.attentionBackward, images * heads, [
       to.at(dy),
