@@ -5,17 +5,21 @@ import { matmul } from "../../models/graph/ops/matmul.ts";
 import { topK } from "../../models/graph/ops/neighbours.ts";
 import { Program } from "../../models/graph/program.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
-import { emptyNeighbours, type Neighbours, type NeighbourSearch } from "./knn.ts";
+import { emptyNeighbours, type Neighbours, type NeighbourSearch, selectNeighbours } from "./knn.ts";
 
 // 256 × 8192 similarities take 8 MB: large enough to keep a device busy, small beside any model.
 const QUERIES = 256;
 const ROWS = 8192;
 
+// Selection on a device compares every winner with every other: for whole rankings a heap on the host is faster.
+const MOST_SELECTED = 1024;
+
 interface Block {
+  readonly k: number;
   readonly queries: Tensor;
   readonly database: Tensor;
-  readonly values: Tensor;
-  readonly indices: Tensor;
+  /** Values and indices of the k best, or all similarities, [queries, rows]. */
+  readonly outputs: { readonly values: Tensor; readonly indices: Tensor } | { readonly similarities: Tensor };
   readonly executable: Executable;
 }
 
@@ -34,7 +38,7 @@ export function deviceSearch(backend: Backend): NeighbourSearch {
       for (let i = 0; i < here.indices.length; i++) here.indices[i] += start;
       found = found ? merge(found, here, k) : here;
       block.executable.dispose();
-      backend.free(block.queries, block.database, block.values, block.indices);
+      backend.free(block.queries, block.database, ...Object.values(block.outputs));
     }
     return found ?? emptyNeighbours(count, 0);
   };
@@ -44,8 +48,11 @@ async function compileBlock(backend: Backend, chunk: number, rows: number, dim: 
   const program = new Program("neighbours");
   const queries = tensor("queries", [chunk, dim], "input");
   const database = tensor("database", [rows, dim], "input");
-  const { values, indices } = topK(program, matmul(program, queries, database, { transB: true }), k);
-  return { queries, database, values, indices, executable: await backend.compile(program) };
+  const onHost = k > MOST_SELECTED;
+  const into = onHost ? tensor("similarities", [chunk, rows], "output") : undefined;
+  const similarities = matmul(program, queries, database, { transB: true, into });
+  const outputs = onHost ? { similarities } : topK(program, similarities, k);
+  return { k, queries, database, outputs, executable: await backend.compile(program) };
 }
 
 async function searchBlock(
@@ -56,15 +63,21 @@ async function searchBlock(
   chunk: number,
   dim: number,
 ): Promise<Neighbours> {
-  const k = block.values.shape[1];
+  const { k, outputs } = block;
   const found = emptyNeighbours(count, k);
   for (let start = 0; start < count; start += chunk) {
     // The last chunk begins earlier and repeats some queries: one program serves all.
     const from = Math.min(start, count - chunk);
     backend.write(block.queries, queries.subarray(from * dim, (from + chunk) * dim));
     await block.executable.run();
-    found.similarities.set(await backend.read(block.values) as Float32Array, from * k);
-    found.indices.set(await backend.read(block.indices) as Int32Array, from * k);
+    if ("similarities" in outputs) {
+      const all = await backend.read(outputs.similarities) as Float32Array;
+      const rows = all.length / chunk;
+      for (let q = 0; q < chunk; q++) selectNeighbours(all.subarray(q * rows, (q + 1) * rows), found, from + q);
+      continue;
+    }
+    found.similarities.set(await backend.read(outputs.values) as Float32Array, from * k);
+    found.indices.set(await backend.read(outputs.indices) as Int32Array, from * k);
   }
   return found;
 }

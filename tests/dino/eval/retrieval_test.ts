@@ -4,6 +4,8 @@ import { copydaysBlock, scoreCopies } from "../../../dino/eval/copy_detection.ts
 import { averagePrecision } from "../../../dino/eval/ranking.ts";
 import { scoreRetrieval } from "../../../dino/eval/retrieval.ts";
 import { symmetricEigen } from "../../../dino/eval/symmetric_eigen.ts";
+import { deviceSearch } from "../../../dino/eval/device_neighbours.ts";
+import { normalizeRows, searchNeighbours } from "../../../dino/eval/knn.ts";
 import { learnWhitening, whiten } from "../../../dino/eval/whitening.ts";
 import { CounterRandom, STREAM } from "../../../models/rng.ts";
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "../../assert.ts";
@@ -128,3 +130,14 @@ onEachBackend(
     }
   },
 );
+
+onEachBackend("whole rankings: every row of the database once, as the host ranks them", async (backend) => {
+  const random = new CounterRandom(3, STREAM.evaluation);
+  const [n, dim] = [1100, 3]; // more rows than a device selects
+  const rows = (count: number) => normalizeRows(Float32Array.from({ length: count * dim }, () => random.normal()), dim);
+  const database = rows(n), queries = rows(2);
+  const found = await deviceSearch(backend)(queries, database, dim, n);
+  assertEquals(new Set(found.indices.subarray(0, n)).size, n);
+  const host = searchNeighbours(queries, database, dim, n);
+  host.similarities.forEach((s, i) => assertAlmostEquals(found.similarities[i], s, 1e-6)); // products of unit rows
+}, { backends: ["wasm", "webgpu"] });
