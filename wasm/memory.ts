@@ -79,6 +79,11 @@ export class Layout {
     return this.bytes - GUARD - this.#scratch * this.threads;
   }
 
+  /** Where the scratch of the last thread ends, and the guard begins. */
+  get scratchEnd(): number {
+    return this.bytes - GUARD;
+  }
+
   /** Bytes of private scratch of each thread. */
   get scratchBytes(): number {
     return this.#scratch;

@@ -150,7 +150,7 @@ class WasmBackend implements Backend {
       const { scratchAddress, scratchBytes, transientAddress, bytes } = this.#layout;
       this.#zones?.poison(transientAddress, bytes);
       await this.#pool.run(list, steps, { scratch: scratchAddress, scratchBytes, times });
-      this.#zones?.check();
+      this.#zones?.check(this.#layout.scratchEnd);
     });
   }
 

@@ -1,6 +1,8 @@
 // For tests: bytes around every persistent buffer that no kernel may change, and NaN wherever a run has not yet written.
 
 const PATTERN = 0xa5;
+/** Four of them are a NaN. */
+const POISON = 0xff;
 
 /** Watches the surroundings of buffers. Turbo mode has no bounds checks, so nothing else would notice a stray store. */
 export class RedZones {
@@ -21,11 +23,13 @@ export class RedZones {
 
   /** Fills memory with NaN. */
   poison(start: number, end: number): void {
-    new Uint8Array(this.memory.buffer, start, end - start).fill(0xff);
+    new Uint8Array(this.memory.buffer, start, end - start).fill(POISON);
   }
 
-  /** Throws {Error} naming the buffer beside which something was written. */
-  check(): void {
+  /** Throws {Error} naming the buffer beside which something was written; `end`: where the last thread's scratch ends. */
+  check(end: number): void {
+    const guard = new Uint8Array(this.memory.buffer, end);
+    if (!guard.every((b) => b === POISON)) throw new Error("wasm: a kernel wrote past the end of its scratch");
     for (const [address, { bytes, name }] of this.#watched) {
       const [before, after] = this.#zonesOf(address, bytes);
       if (!before.every((b) => b === PATTERN)) throw new Error(`wasm: a kernel wrote before ${name}`);
