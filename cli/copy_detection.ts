@@ -9,7 +9,7 @@ import { ImageEncoder } from "../dino/eval/encoder.ts";
 import { readRaster } from "../dino/eval/image_planes.ts";
 import { normalizeRows } from "../dino/eval/knn.ts";
 import { learnWhitening, whiten } from "../dino/eval/whitening.ts";
-import { boolean, choice, integer, text } from "../dino/field.ts";
+import { boolean, choice, integer, number, text } from "../dino/field.ts";
 import { checkCropSize } from "./crop_size.ts";
 import { type EvaluationCommand, runEvaluation } from "./evaluation.ts";
 import type { EvaluationContext } from "./evaluation_job.ts";
@@ -31,6 +31,7 @@ const fields = {
   ),
   imsize: integer(320, "side of the square every image is resized to", { min: 1, unit: "pixels" }),
   descriptor: choice(["cls+gem", "cls", "gem", "rmac"], "cls+gem", "what is compared"),
+  gemPower: number(4, "of GeM: 1 is the mean, larger ones tend to the maximum", { above: 0 }),
 };
 
 /** The command. */
@@ -65,7 +66,7 @@ export const command: EvaluationCommand<typeof fields> = {
     }));
     const encoder = new ImageEncoder(backend, context.parameters, backbone);
     const describe = (what: string, source: PixelSource, indices?: readonly number[]) =>
-      describeAll(context, encoder, what, source, indices, side, kind);
+      describeAll(context, encoder, what, source, indices, side, kind, flags.gemPower);
     let database = await describe("originals", sources.data, originals);
     if (sources.distractors) {
       const more = await describe("distractors", sources.distractors);
@@ -113,12 +114,13 @@ async function describeAll(
   indices: readonly number[] = Array.from({ length: source.length }, (_, i) => i),
   side: number,
   kind: typeof fields.descriptor.default,
+  power: number,
 ): Promise<Float32Array> {
   const dim = descriptorWidth(encoder.config.embedDim, kind);
   const rows = new Float32Array(indices.length * dim);
   for (const [i, index] of indices.entries()) {
     const image = resize(await readRaster(source, index), side, side, "bicubic");
-    rows.set(await describeImage(encoder, image, { kind, normalization }), i * dim);
+    rows.set(await describeImage(encoder, image, { kind, power, normalization }), i * dim);
     progress(what, i + 1, indices.length);
   }
   return rows;

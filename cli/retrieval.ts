@@ -12,7 +12,7 @@ import { readRaster } from "../dino/eval/image_planes.ts";
 import { normalizeRows } from "../dino/eval/knn.ts";
 import { type Protocol, PROTOCOLS, scoreRetrieval } from "../dino/eval/retrieval.ts";
 import { learnWhitening, whiten } from "../dino/eval/whitening.ts";
-import { boolean, choice, integer, integers, text } from "../dino/field.ts";
+import { boolean, choice, integer, integers, number, text } from "../dino/field.ts";
 import { type EvaluationCommand, runEvaluation, type Values } from "./evaluation.ts";
 import type { EvaluationContext } from "./evaluation_job.ts";
 import { givenArguments } from "./mode.ts";
@@ -26,6 +26,7 @@ const fields = {
   }),
   multiscale: boolean(false, "mean of the descriptors at scales 1, 0.71 and 0.5"),
   descriptor: choice(["cls", "gem", "rmac"], "cls", "what is compared: [CLS], or patch tokens pooled by GeM or R-MAC"),
+  gemPower: number(4, "of GeM: 1 is the mean, larger ones tend to the maximum", { above: 0 }),
   cropQueries: boolean(false, "cut queries to their boxes; the reference takes whole images"),
   whitening: text(null, "folder of other images to learn a PCA whitening from"),
   centerWhitening: boolean(
@@ -139,6 +140,7 @@ async function describeAll(
     }
     const described = await describeImage(encoder, thumbnail(image, flags.imsize), {
       kind: flags.descriptor,
+      power: flags.gemPower,
       normalization,
       scales: flags.multiscale ? RETRIEVAL_SCALES : undefined,
     }).catch((error) => {

@@ -16,6 +16,8 @@ export interface DescribeOptions {
   readonly kind: DescriptorKind;
   /** Of the pixels. */
   readonly normalization: Normalization;
+  /** Power of GeM; default the reference's 4. MultiGrain's descriptors take 3. */
+  readonly power?: number;
   /** Scales over which descriptors are averaged; default the image's own. */
   readonly scales?: readonly number[];
 }
@@ -32,7 +34,7 @@ export function descriptorWidth(embedDim: number, kind: DescriptorKind): number 
 export async function describeImage(
   encoder: ImageEncoder,
   image: Raster,
-  { kind, normalization, scales = [1] }: DescribeOptions,
+  { kind, normalization, power, scales = [1] }: DescribeOptions,
 ): Promise<Float32Array> {
   const { height, width } = image;
   const planes = normalizedPlanes(image, normalization);
@@ -40,22 +42,27 @@ export async function describeImage(
   for (const scale of scales) {
     const at = scale === 1 ? { data: planes, height, width } : resizeBilinear(planes, 3, height, width, scale);
     const wanted = kind === "cls" ? CLS_FEATURES : { tokens: true };
-    found.push(descriptorOf(await encoder.encode(at.data, 1, at.height, at.width, wanted), encoder, kind));
+    found.push(descriptorOf(await encoder.encode(at.data, 1, at.height, at.width, wanted), encoder, kind, power));
   }
   return scales.length === 1 ? found[0] : meanOverScales(found);
 }
 
-function descriptorOf(encoded: Encoded, { config }: ImageEncoder, kind: DescriptorKind): Float32Array {
+function descriptorOf(
+  encoded: Encoded,
+  { config }: ImageEncoder,
+  kind: DescriptorKind,
+  power?: number,
+): Float32Array {
   const { gridHeight, gridWidth, features, tokens } = encoded;
   const D = config.embedDim;
   switch (kind) {
     case "cls":
       return features!;
     case "gem":
-      return gemPool(tokens!, D);
+      return gemPool(tokens!, D, power);
     case "rmac":
       return rmac(tokens!, D, gridHeight, gridWidth);
     case "cls+gem":
-      return clsAndGem(tokens!, D);
+      return clsAndGem(tokens!, D, power);
   }
 }
