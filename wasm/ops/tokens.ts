@@ -1,4 +1,4 @@
-// From pixels to tokens and back; augmentation.
+// From pixels to tokens and back.
 import { asMatrix } from "../../models/graph/program.ts";
 import { bytesPerElement, size, type Tensor } from "../../models/graph/tensor.ts";
 import { Code } from "../codes.ts";
