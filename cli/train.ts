@@ -65,8 +65,18 @@ async function configure(given: Readonly<Record<string, unknown>>, command: Comm
   if (command.config !== null) config = configFromJson(await readJson(command.config), config);
   const preset = command.preset ??
     (!command.resume && command.config === null && !("data" in given) ? SAMPLE_PRESET : null);
-  if (preset !== null) config = applyPreset(preset, config);
+  if (preset !== null) config = shortenWarmups(applyPreset(preset, config), flags.epochs);
   return { ...config, ...flags };
+}
+
+/** A preset's warm-ups in a run of fewer epochs than the preset's, in proportion. */
+function shortenWarmups(config: Config, epochs = config.epochs): Config {
+  const shortened = { ...config };
+  for (const key of ["warmupEpochs", "warmupTeacherTempEpochs"] as const) {
+    const value = config[key];
+    if (value !== null && epochs < config.epochs) shortened[key] = Math.floor(value * epochs / config.epochs);
+  }
+  return shortened;
 }
 
 /** The configuration in a JSON file: the values alone, or a run's config.json. */
