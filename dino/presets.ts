@@ -65,6 +65,10 @@ export const presets: Readonly<Record<string, Preset>> = {
       "in 1250 updates and 140 s of processor time",
     values: sample,
   },
+  "sample-long": {
+    about: "the same with 3000 updates: k-NN goes from 65.7 % to 73.1 %, in 6.5 minutes on two busy CPU cores",
+    values: { ...sample, epochs: 24, knnEvery: 8, momentumTeacherEnd: 0.998, warmupTeacherTempEpochs: 8 },
+  },
   "vit-s16": {
     about: "the reference's vanilla recipe for ViT-S/16 on ImageNet: 100 epochs, batch 512; published k-NN 69.3",
     values: { arch: "vit_small", patchSize: 16, epochs: 100, batchSize: 512 },
