@@ -63,13 +63,21 @@ function report(name: string, ours: number[], theirs: number[], unit: string) {
   );
 }
 
+/** M, N, K of a shape such as `[4·197, 384]×[384, 1536] (fc1)`. */
+function extents(shape: string): number[] {
+  const numbers = shape.match(/^\[([\d·]+), (\d+)\]×\[\d+, (\d+)\]/);
+  if (!numbers) throw new SyntaxError(`bench: the shape "${shape}" is not a product`);
+  const [, rows, inner, columns] = numbers;
+  return [rows.split("·").map(Number).reduce((a, b) => a * b), Number(columns), Number(inner)];
+}
+
 console.log(`${rounds} rounds in turn, ${threads} threads; a ratio above 1 means that this project is faster`);
 console.log("| what | ours | PyTorch | ratio, median (range) |\n|---|---|---|---|");
 if (values.only!.includes("gemm")) {
   const ours = new Map<string, number[]>(), theirs = new Map<string, number[]>();
   for (let round = 0; round < rounds; round++) {
-    const rows = (await bench("gemm")).filter((row) => /\d+×\d+×\d+/.test(row.shape));
-    const shapes = rows.map((row) => row.shape.match(/(\d+)×(\d+)×(\d+)/)!.slice(1).join("x"));
+    const rows = await bench("gemm", "--arch", "vit_small");
+    const shapes = rows.map((row) => extents(row.shape).join("x"));
     const peer = await json(python!, ["tests/bench/pytorch_gemm.py", "--threads", threads!, "--shapes", shapes.join()]);
     rows.forEach((row, i) => {
       ours.set(row.shape, [...ours.get(row.shape) ?? [], row.median_ms]);
