@@ -18,7 +18,8 @@ export type SafetensorsDType =
   | "U64"
   | "U16";
 
-const BYTES: Readonly<Record<SafetensorsDType, number>> = {
+/** Bytes of an element. */
+export const ELEMENT_BYTES: Readonly<Record<SafetensorsDType, number>> = {
   F64: 8,
   I64: 8,
   U64: 8,
@@ -159,8 +160,10 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 function record(name: string, entry: unknown, dataStart: number, fileSize: number, fail: (m: string) => never) {
   if (!isRecord(entry)) return fail(`tensor "${name}" is not described by an object`);
   const { dtype, shape, data_offsets: offsets } = entry;
-  if (typeof dtype !== "string" || !Object.hasOwn(BYTES, dtype)) {
-    return fail(`tensor "${name}" has dtype ${JSON.stringify(dtype)}: known are ${Object.keys(BYTES).join(", ")}`);
+  if (typeof dtype !== "string" || !Object.hasOwn(ELEMENT_BYTES, dtype)) {
+    return fail(
+      `tensor "${name}" has dtype ${JSON.stringify(dtype)}: known are ${Object.keys(ELEMENT_BYTES).join(", ")}`,
+    );
   }
   const whole = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
   if (!Array.isArray(shape) || !shape.every(whole)) return fail(`tensor "${name}" has shape ${JSON.stringify(shape)}`);
@@ -168,7 +171,7 @@ function record(name: string, entry: unknown, dataStart: number, fileSize: numbe
     return fail(`tensor "${name}" has data_offsets ${JSON.stringify(offsets)}`);
   }
   const byteLength = offsets[1] - offsets[0];
-  const wanted = shape.reduce((product, extent) => product * extent, BYTES[dtype as SafetensorsDType]);
+  const wanted = shape.reduce((product, extent) => product * extent, ELEMENT_BYTES[dtype as SafetensorsDType]);
   if (wanted !== byteLength) {
     return fail(`tensor "${name}" is ${dtype} [${shape}], which takes ${wanted} bytes, but has ${byteLength}`);
   }
@@ -319,11 +322,11 @@ async function streamSafetensors(
 }
 
 function byteLengthOf(tensor: TensorToWrite): number {
-  return tensor.shape.reduce((product, extent) => product * extent, BYTES[tensor.dtype]);
+  return tensor.shape.reduce((product, extent) => product * extent, ELEMENT_BYTES[tensor.dtype]);
 }
 
 function layout(tensors: readonly TensorToWrite[], metadata: Record<string, string>) {
-  const ordered = [...tensors].sort((a, b) => BYTES[b.dtype] - BYTES[a.dtype]); // stable: the given order otherwise
+  const ordered = [...tensors].sort((a, b) => ELEMENT_BYTES[b.dtype] - ELEMENT_BYTES[a.dtype]); // stable: the given order otherwise
   const entries: [string, unknown][] = Object.keys(metadata).length > 0 ? [["__metadata__", metadata]] : [];
   const names = new Set(["__metadata__"]);
   let at = 0;

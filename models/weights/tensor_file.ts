@@ -32,22 +32,7 @@ export interface TensorFile {
   close(): void;
 }
 
-/** Bytes of an element. */
-export const ELEMENT_BYTES: Readonly<Record<SafetensorsDType, number>> = {
-  F64: 8,
-  I64: 8,
-  U64: 8,
-  F32: 4,
-  I32: 4,
-  U32: 4,
-  F16: 2,
-  BF16: 2,
-  I16: 2,
-  U16: 2,
-  I8: 1,
-  U8: 1,
-  BOOL: 1,
-};
+export { ELEMENT_BYTES } from "./safetensors.ts";
 
 /** Elements of a shape. */
 export function elementCount(shape: readonly number[]): number {

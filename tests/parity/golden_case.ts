@@ -1,5 +1,6 @@
 // One case of a golden folder: its description, its tensors, and the verdict on what was computed.
 import { openFileSource, readSafetensorsHeader, readTensorBytes } from "../../models/weights/safetensors.ts";
+import { toFloat64 } from "../../models/weights/tensor_file.ts";
 
 /** How a tensor is described in case.json. */
 export interface TensorDescription {
@@ -190,37 +191,10 @@ async function readAll(path: string): Promise<Map<string, Float64Array>> {
     const header = await readSafetensorsHeader(source);
     const result = new Map<string, Float64Array>();
     for (const record of header.tensors.values()) {
-      const { buffer } = await readTensorBytes(source, record);
-      result.set(record.name, toFloat64(record.dtype, buffer));
+      result.set(record.name, toFloat64(record.dtype, await readTensorBytes(source, record)));
     }
     return result;
   } finally {
     source.close?.();
-  }
-}
-
-function toFloat64(dtype: string, buffer: ArrayBuffer): Float64Array {
-  switch (dtype) {
-    case "F64":
-      return new Float64Array(buffer);
-    case "F32":
-      return Float64Array.from(new Float32Array(buffer));
-    case "F16":
-      return Float64Array.from(new Float16Array(buffer));
-    case "BF16":
-      return Float64Array.from(new Float32Array(Uint32Array.from(new Uint16Array(buffer), (h) => h << 16).buffer));
-    case "I64":
-      return Float64Array.from(new BigInt64Array(buffer), Number);
-    case "I32":
-      return Float64Array.from(new Int32Array(buffer));
-    case "I16":
-      return Float64Array.from(new Int16Array(buffer));
-    case "I8":
-      return Float64Array.from(new Int8Array(buffer));
-    case "U8":
-    case "BOOL":
-      return Float64Array.from(new Uint8Array(buffer));
-    default:
-      throw new SyntaxError(`golden tensors of type ${dtype} are not known`);
   }
 }
