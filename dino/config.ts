@@ -21,7 +21,7 @@ export const dataFields = {
   cacheDir: text(null, "where decoded images are packed; auto: inside the run folder"),
   cacheSize: integer(
     null,
-    "shorter side kept in the cache; 0: the original size; auto: original while it fits, else twice the crop",
+    "shorter side kept in the cache; 0: the original size; auto: twice the crop for large photographs or a short disk",
     { min: 0, unit: "pixels" },
   ),
   pad: integer(null, "surround smaller CIFAR and IDX images with black up to this side", { ...count, unit: "pixels" }),
