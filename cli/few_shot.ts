@@ -3,10 +3,11 @@
 import { deviceSearch } from "../dino/eval/device_neighbours.ts";
 import { FeatureExtractor } from "../dino/eval/features.ts";
 import { fewLabelsLogistic, fewShotKnn, type FewShotResult, PENALTIES } from "../dino/eval/few_shot.ts";
-import { evaluationSplit, type LabelledImages } from "../dino/eval/splits.ts";
+import type { LabelledImages } from "../dino/eval/splits.ts";
 import { integer, integers, number, text } from "../dino/field.ts";
 import { checkCropSize } from "./crop_size.ts";
-import { type EvaluationCommand, runEvaluation, type SourceRequest } from "./evaluation.ts";
+import { type EvaluationCommand, runEvaluation } from "./evaluation.ts";
+import { labelledSources, labelledSplit } from "./labelled_halves.ts";
 import { givenArguments } from "./mode.ts";
 
 const fields = {
@@ -32,21 +33,13 @@ export const command: EvaluationCommand<typeof fields> = {
   about: "What the features are worth when few images have labels: k-NN with some images of each class, and logistic " +
     "regression with 1 % and 10 % of the labels, over several draws.",
   fields,
-  sources: ({ data, val }) => {
-    if (data === null && val !== null) throw new RangeError("--val without --data: give both, or neither");
-    const sources: Record<string, SourceRequest> = { data: { path: data } };
-    if (data === null || val !== null) sources.val = { path: val, split: "test" };
-    return sources;
-  },
+  sources: labelledSources,
   prepare: ({ shares }) => {
     sharesOf(shares);
     return Promise.resolve();
   },
   async evaluate({ backend, backbone, parameters, normalization, sources, signal, progress }, flags) {
-    const split = evaluationSplit(sources.data, sources.val, flags.seed);
-    if (!split) {
-      throw new RangeError(`${sources.data.name}: has no labels: name a folder with a subfolder for each class`);
-    }
+    const split = labelledSplit(sources, flags.seed);
     const cropSize = checkCropSize(flags.cropSize, backbone);
     const extractor = await FeatureExtractor.create(backend, parameters, {
       backbone,

@@ -10,11 +10,11 @@ import { FeatureExtractor } from "../dino/eval/features.ts";
 import { Finetuner } from "../dino/eval/finetune.ts";
 import { readFinetuned, writeFinetuned } from "../dino/eval/finetune_checkpoint.ts";
 import { flipAndCrop } from "../dino/eval/probe_crops.ts";
-import { evaluationSplit } from "../dino/eval/splits.ts";
 import { scaleLr } from "../dino/schedule.ts";
 import { integer, number, text } from "../dino/field.ts";
 import { checkCropSize } from "./crop_size.ts";
-import { type EvaluationCommand, runEvaluation, type SourceRequest } from "./evaluation.ts";
+import { type EvaluationCommand, runEvaluation } from "./evaluation.ts";
+import { classCount, labelledSources, labelledSplit } from "./labelled_halves.ts";
 import { givenArguments } from "./mode.ts";
 
 const fields = {
@@ -47,12 +47,7 @@ export const command: EvaluationCommand<typeof fields> = {
     "Fine-tunes the whole network on labelled images, as DeiT is trained: AdamW, mixup, smoothed labels, stochastic " +
     "depth; random crops and flips, without RandAugment, CutMix and erasing.",
   fields,
-  sources: ({ data, val, limit }) => {
-    if (data === null && val !== null) throw new RangeError("--val without --data: give both, or neither");
-    const sources: Record<string, SourceRequest> = { data: { path: data, limit: limit ?? undefined } };
-    if (data === null || val !== null) sources.val = { path: val, split: "test" };
-    return sources;
-  },
+  sources: labelledSources,
   prepare: ({ out, epochs, warmupEpochs }) => {
     if (out !== null && !out.endsWith(".safetensors")) throw new RangeError(`--out ${out}: name a .safetensors file`);
     if (warmupEpochs > epochs) throw new RangeError(`--warmup-epochs ${warmupEpochs} exceeds --epochs ${epochs}`);
@@ -60,22 +55,10 @@ export const command: EvaluationCommand<typeof fields> = {
   },
   async evaluate(context, flags) {
     const { backend, backbone, parameters, normalization, sources, signal, progress, notice } = context;
-    const split = evaluationSplit(sources.data, sources.val, flags.seed);
-    if (!split) {
-      throw new RangeError(`${sources.data.name}: has no labels: name a folder with a subfolder for each class`);
-    }
+    const split = labelledSplit(sources, flags.seed);
     const { train, test } = split;
     const classNames = train.source.classNames;
-    const classes = classNames?.length ?? 1 + train.labels.reduce((a, b) => Math.max(a, b), 0);
-    const foreign = test.labels.findIndex((label) => label >= classes);
-    if (foreign >= 0) {
-      throw new RangeError(
-        `${test.source.name}: ${
-          test.source.id(test.indices[foreign])
-        } is of a class that ${train.source.name} has no ` +
-          "images of: give both halves the same classes",
-      );
-    }
+    const classes = classCount(split);
     const cropSize = checkCropSize(flags.cropSize, backbone);
     const n = train.indices.length, batch = Math.min(flags.batchSize, n);
     const stepsPerEpoch = Math.ceil(n / batch);

@@ -5,11 +5,11 @@ import { FeatureExtractor } from "../dino/eval/features.ts";
 import { scoreLogits } from "../dino/eval/classification.ts";
 import { LinearProbe } from "../dino/eval/linear.ts";
 import { readProbe, writeProbe } from "../dino/eval/linear_checkpoint.ts";
-import { evaluationSplit } from "../dino/eval/splits.ts";
 import { boolean, choice, integer, number, text } from "../dino/field.ts";
 import { epochPermutation } from "../models/rng.ts";
 import { checkCropSize } from "./crop_size.ts";
-import { type EvaluationCommand, runEvaluation, type SourceRequest } from "./evaluation.ts";
+import { type EvaluationCommand, runEvaluation } from "./evaluation.ts";
+import { classCount, labelledSources, labelledSplit } from "./labelled_halves.ts";
 import { givenArguments } from "./mode.ts";
 
 const fields = {
@@ -60,12 +60,7 @@ export const command: EvaluationCommand<typeof fields> = {
   about: "Linear classification of frozen features: SGD with momentum, a cosine over the epochs, no augmentation but " +
     "crops and flips. Several learning rates cost little more than one.",
   fields,
-  sources: ({ data, val, limit }) => {
-    if (data === null && val !== null) throw new RangeError("--val without --data: give both, or neither");
-    const sources: Record<string, SourceRequest> = { data: { path: data, limit: limit ?? undefined } };
-    if (data === null || val !== null) sources.val = { path: val, split: "test" };
-    return sources;
-  },
+  sources: labelledSources,
   prepare: ({ lr, out, patchAverage, lastBlocks }) => {
     learningRates(lr);
     if (patchAverage === "interleaved" && lastBlocks !== 1) {
@@ -80,21 +75,10 @@ export const command: EvaluationCommand<typeof fields> = {
 
   async evaluate(context, flags) {
     const { backend, backbone, parameters, normalization, sources, signal, progress, notice } = context;
-    const split = evaluationSplit(sources.data, sources.val, flags.seed);
-    if (!split) {
-      throw new RangeError(`${sources.data.name}: has no labels: name a folder with a subfolder for each class`);
-    }
+    const split = labelledSplit(sources, flags.seed);
     const { train, test } = split;
     const names = train.source.classNames;
-    const classes = names?.length ?? 1 + train.labels.reduce((a, b) => Math.max(a, b), 0);
-    const foreign = test.labels.find((label) => label >= classes);
-    if (foreign !== undefined) {
-      const which = test.labels.indexOf(foreign);
-      throw new RangeError(
-        `${test.source.name}: ${test.source.id(test.indices[which])} is of a class that ${train.source.name} has no ` +
-          "images of: give both halves the same classes",
-      );
-    }
+    const classes = classCount(split);
     const description = `${test.indices.length} images of ${test.source.name}, after training on ` +
       `${train.indices.length}${train.source === test.source ? " others" : ` of ${train.source.name}`}`;
     notice(`classifying ${description}`);

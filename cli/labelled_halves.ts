@@ -1,0 +1,37 @@
+// What commands that learn from labels have in common: which sources to open, and how they divide into training and test images.
+
+import type { PixelSource } from "../dino/data/dataset.ts";
+import { type EvaluationSplit, evaluationSplit } from "../dino/eval/splits.ts";
+import type { SourceRequest } from "./evaluation.ts";
+
+/** The data sets behind --data and --val: the sample's two halves when neither is given. */
+export function labelledSources(
+  { data, val, limit }: { data: string | null; val: string | null; limit?: number | null },
+): Record<string, SourceRequest> {
+  if (data === null && val !== null) throw new RangeError("--val without --data: give both, or neither");
+  const sources: Record<string, SourceRequest> = { data: { path: data, limit: limit ?? undefined } };
+  if (data === null || val !== null) sources.val = { path: val, split: "test" };
+  return sources;
+}
+
+/** Images to learn from and images to test on. Throws {RangeError} when nothing is labelled. */
+export function labelledSplit(sources: Readonly<Record<string, PixelSource>>, seed: number): EvaluationSplit {
+  const split = evaluationSplit(sources.data, sources.val, seed);
+  if (!split) {
+    throw new RangeError(`${sources.data.name}: has no labels: name a folder with a subfolder for each class`);
+  }
+  return split;
+}
+
+/** How many classes a classifier of the training images has. Throws {RangeError} when a test image is of none of them. */
+export function classCount({ train, test }: EvaluationSplit): number {
+  const classes = train.source.classNames?.length ?? 1 + train.labels.reduce((a, b) => Math.max(a, b), 0);
+  const foreign = test.labels.findIndex((label) => label >= classes);
+  if (foreign >= 0) {
+    throw new RangeError(
+      `${test.source.name}: ${test.source.id(test.indices[foreign])} is of a class that ${train.source.name} has no ` +
+        "images of: give both halves the same classes",
+    );
+  }
+  return classes;
+}
