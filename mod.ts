@@ -5,7 +5,7 @@
  * A model is a function that writes a {@linkcode Program}; a {@linkcode Backend} compiles it once per shape; running it moves no
  * value back to JavaScript. {@linkcode train} puts a whole run together.
  *
- * The library spawns no process and opens no window. On the CPU it is about three times as fast in a process started with
+ * The library spawns no process and opens no window. On the CPU it is about twice as fast in a process started with
  * `DENO_V8_FLAGS=--experimental-wasm-revectorize,--no-wasm-bounds-checks`; the backend's `description` says which mode it is in.
  *
  * @example Train a tiny network on the embedded sample for two updates
