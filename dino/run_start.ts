@@ -1,0 +1,102 @@
+// How a run starts: anew, or from its latest checkpoint.
+
+import { checkCheckpoint, readCheckpoint, type TrainingState } from "./checkpoint.ts";
+import { checkpointTensors } from "./checkpoint_tensors.ts";
+import { initializeState } from "./initialize.ts";
+import { type ResumePoint, resumePoint } from "./resume.ts";
+import { RunFolder } from "./run_folder.ts";
+import type { RunPlan } from "./run_plan.ts";
+import { RunReporter } from "./run_reporter.ts";
+import type { DinoState } from "./state.ts";
+import type { TrainOptions } from "./train_options.ts";
+
+/** A run about to go on. */
+export interface RunStart {
+  /** Where it is kept; without one nothing is written. */
+  readonly folder?: RunFolder;
+  readonly report: RunReporter;
+  /** Updates made. */
+  readonly step: number;
+  /** Adam's counts, one a parameter group; absent at the beginning. */
+  readonly optimizerSteps?: readonly number[];
+  readonly lastCheckpoint?: { readonly path: string; readonly step: number };
+}
+
+/** A checkpoint that can be continued, and the locked folder it is in. */
+export interface Resumable extends ResumePoint {
+  readonly folder: RunFolder;
+  readonly saved: TrainingState;
+}
+
+/** The images of a run, as its records name them. */
+export function dataRecord({ name, length, fingerprint }: TrainOptions["data"]): TrainingState["data"] {
+  return { name, images: length, fingerprint };
+}
+
+/**
+ * Whether the run in `out` can be continued so; undefined if it has no checkpoint yet. Reads no tensor.
+ *
+ * @throws {RangeError} naming what differs, {SyntaxError} if the checkpoint is damaged
+ */
+export async function checkResumable(
+  plan: RunPlan,
+  state: DinoState,
+  { out, backend, data, reschedule = false }: TrainOptions,
+): Promise<Resumable | undefined> {
+  if (out === undefined) throw new RangeError("--resume: wants the folder of the run in --out");
+  const { folder } = await RunFolder.open(out);
+  try {
+    const saved = await checkCheckpoint(folder.latestPath, checkpointTensors(state));
+    return { folder, saved, ...resumePoint(saved, plan, dataRecord(data), backend.fingerprint, reschedule) };
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/** Fills the networks from the checkpoint and winds the log back to it. */
+export async function resumeRun(
+  plan: RunPlan,
+  state: DinoState,
+  options: TrainOptions,
+  { folder, saved, step, notices }: Resumable,
+): Promise<RunStart> {
+  const tell = teller(options);
+  const path = folder.latestPath;
+  await readCheckpoint(path, options.backend, checkpointTensors(state));
+  for (const message of notices) tell({ type: "notice", message });
+  if (!await folder.continueLog(saved.logBytes)) {
+    tell({ type: "warning", message: `${folder.path}: log.jsonl lacks rows that the checkpoint knows of` });
+  }
+  if (options.reschedule) await folder.writeRecord({ config: plan.config, data: dataRecord(options.data) });
+  return {
+    folder,
+    report: new RunReporter(plan, tell, folder, saved),
+    step,
+    optimizerSteps: saved.optimizerSteps,
+    lastCheckpoint: { path, step: saved.step },
+  };
+}
+
+/** Fills new networks and makes the folder. */
+export async function beginRun(plan: RunPlan, state: DinoState, options: TrainOptions): Promise<RunStart> {
+  const { out, overwrite, resume, backend, data } = options;
+  const tell = teller(options);
+  const record = { config: plan.config, data: dataRecord(data) };
+  const notices = await initializeState(backend, state, plan.config);
+  let folder: RunFolder | undefined;
+  if (out !== undefined) {
+    if (resume) {
+      folder = (await RunFolder.open(out)).folder;
+      await folder.writeRecord(record);
+      await folder.continueLog(0);
+      notices.push(`${out}: has no checkpoint yet: the run begins again`);
+    } else folder = await RunFolder.create(out, record, overwrite);
+  }
+  for (const message of notices) tell({ type: "notice", message });
+  return { folder, report: new RunReporter(plan, tell, folder), step: 0 };
+}
+
+function teller({ onEvent }: TrainOptions): RunReporter["tell"] {
+  return (event) => onEvent?.(event);
+}
