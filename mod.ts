@@ -53,6 +53,7 @@ export * from "./models/graph/ops/exports.ts";
 
 // Models.
 export * from "./models/vit.ts";
+export * from "./models/backbone.ts";
 export * from "./models/dino_head.ts";
 export * from "./models/dino_network.ts";
 export * from "./models/init.ts";

@@ -46,7 +46,7 @@ function dinoUpdate(method: "adamw" | "lars", batchNorm: boolean): PreparedProgr
       images: count,
       height: side,
       width: side,
-      dropPath: (_block: number, branch: 0 | 1) => tensor(`drop path ${branch}`, [count], "input"),
+      dropPath: (_block: number, branch: number) => tensor(`drop path ${branch}`, [count], "input"),
     });
     const large = crops("global crops", globals * images, 20), small = crops("local crops", images, 13);
     const { dropPath: _, ...teacher } = large;

@@ -1,7 +1,6 @@
 // `dino finetune`: trains a network's backbone and a classifier on labelled images; runs directly too.
 
-import { arenaLength } from "../models/graph/arena.ts";
-import { vitShapes } from "../models/vit.ts";
+import { backboneBufferShapes, backboneShapes } from "../models/backbone.ts";
 import { epochPermutation } from "../models/rng.ts";
 import { pixelExtremes } from "../dino/crop_feed.ts";
 import { prefetch } from "../dino/data/prefetch.ts";
@@ -80,16 +79,15 @@ export const command: EvaluationCommand<typeof fields> = {
       labelSmoothing: flags.labelSmoothing,
       seed: flags.seed,
     };
-    for (const [name] of vitShapes(backbone)) {
+    for (const [name] of [...backboneShapes(backbone), ...backboneBufferShapes(backbone)]) {
       weights.set(name, await backend.read(parameters(name)) as Float32Array);
     }
     const extremes = pixelExtremes(train.source);
     const tuner = await Finetuner.create(backend, options, extremes, (name) => weights.get(name)!);
     const { segments } = tuner.parameters;
+    const layout = { segments, buffers: tuner.buffers.segments };
     const fingerprint = JSON.stringify([train.source.fingerprint, context.weightsPath, options]);
-    const found = flags.out === null
-      ? undefined
-      : await readFinetuned(flags.out, segments, arenaLength(segments), fingerprint);
+    const found = flags.out === null ? undefined : await readFinetuned(flags.out, layout, fingerprint);
     if (found) {
       tuner.restore(found.state);
       notice(`${flags.out}: going on after epoch ${found.epochs}`);
@@ -139,7 +137,7 @@ export const command: EvaluationCommand<typeof fields> = {
       notice(`epoch ${epoch + 1}: top-1 ${top1.toFixed(2)} %, loss ${valLoss.toFixed(4)}`);
       if (flags.out !== null) {
         const checkpoint = { state: await tuner.state(), epochs: epoch + 1, best, fingerprint };
-        await writeFinetuned(flags.out, segments, { ...backbone }, checkpoint, classNames);
+        await writeFinetuned(flags.out, layout, { ...backbone }, checkpoint, classNames);
       }
     }
     const last = history.at(-1) ?? await validate();

@@ -1,5 +1,6 @@
 // Brings a part of a batch to the device as 8-bit pixels and crop tables, which the step's own kernels augment.
 
+import { type BackboneConfig, droppedBranches, inputPatch } from "../models/backbone.ts";
 import type { Backend } from "../models/graph/backend.ts";
 import { augment, type AugmentTensors, pixelBuffer, pixelRoom } from "../models/graph/ops/augment.ts";
 import type { Program } from "../models/graph/program.ts";
@@ -50,25 +51,34 @@ export class CropFeed {
   readonly #emitted: AugmentTensors[][] = [];
 
   /** Makes room for `images` images, one part of a batch. */
-  constructor(readonly config: FittedConfig, depth: number, readonly images: number, extremes: PixelExtremes) {
+  constructor(
+    readonly config: FittedConfig,
+    readonly backbone: BackboneConfig,
+    readonly images: number,
+    extremes: PixelExtremes,
+  ) {
     this.#pixels = pixelBuffer(extremes.batchBytes(images));
     this.#planner = new MultiCropPlanner(config, config.seed, images, extremes.longestSide);
-    this.#dropPath = new DropPath(config.dropPathRate, depth, this.#planner.groups, images, config.seed);
+    const { probabilities, branches } = droppedBranches(backbone, config.dropPathRate);
+    this.#dropPath = new DropPath(probabilities, branches, this.#planner.groups, images, config.seed);
   }
 
   /** Emits the augmentation; to be handed to `stepPrograms`. */
   readonly source: CropSource = (p: Program) => {
-    const { patchSize, mean, std } = this.config;
+    const { mean, std } = this.config;
     const emitted: AugmentTensors[] = [];
     const student = this.#planner.groups.map((group, g) => {
-      const made = augment(p, this.#pixels, group.planner.capacity, patchSize, { mean, deviation: std });
+      const made = augment(p, this.#pixels, group.planner.capacity, inputPatch(this.backbone), {
+        mean,
+        deviation: std,
+      });
       emitted.push(made);
       return {
         patches: made.crops,
         images: group.views * this.images,
         height: group.size,
         width: group.size,
-        dropPath: (block: number, branch: 0 | 1) => this.#dropPath.factors(g, block, branch),
+        dropPath: (block: number, branch: number) => this.#dropPath.factors(g, block, branch),
       };
     });
     this.#emitted.push(emitted);

@@ -5,11 +5,6 @@ import { Arena, layoutSegments } from "../models/graph/arena.ts";
 import { CounterRandom, STREAM } from "../models/rng.ts";
 import type { Tensor } from "../models/graph/tensor.ts";
 
-/** Probability of skipping the branches of block `i`: from 0 in the first to `rate` in the last. */
-export function dropPathRate(rate: number, block: number, depth: number): number {
-  return depth > 1 ? rate * block / (depth - 1) : 0;
-}
-
 /** Consecutive views that share a pass through the backbone. */
 export interface ViewGroup {
   readonly firstView: number;
@@ -23,22 +18,23 @@ export class DropPath {
   readonly #random: CounterRandom;
 
   /**
-   * @param rate of the last block; 0 draws nothing
+   * @param probabilities of skipping a branch, by block; 0 draws nothing
+   * @param branches of a block
    * @param images of one part of a batch
    */
   constructor(
-    readonly rate: number,
-    readonly depth: number,
+    readonly probabilities: readonly number[],
+    readonly branches: number,
     readonly groups: readonly ViewGroup[],
     readonly images: number,
     seed: number,
   ) {
-    const branches = groups.flatMap((group, g) =>
+    const factors = groups.flatMap((group, g) =>
       this.#dropping().flatMap((block) =>
-        [0, 1].map((branch) => [`${g}.${block}.${branch}`, [group.views * images]] as const)
+        range(this.branches).map((branch) => [`${g}.${block}.${branch}`, [group.views * images]] as const)
       )
     );
-    this.#arena = new Arena("dropPath", layoutSegments(branches), "input");
+    this.#arena = new Arena("dropPath", layoutSegments(factors), "input");
     this.#values = new Float32Array(this.#arena.flat.shape[0]);
     this.#random = new CounterRandom(seed, STREAM.dropPath);
   }
@@ -49,7 +45,7 @@ export class DropPath {
   }
 
   /** Factors of a branch for the rows of a group, view-major; undefined where nothing is ever skipped. */
-  factors(group: number, block: number, branch: 0 | 1): Tensor | undefined {
+  factors(group: number, block: number, branch: number): Tensor | undefined {
     return this.#arena.tensors.get(`${group}.${block}.${branch}`);
   }
 
@@ -70,18 +66,22 @@ export class DropPath {
         const image = firstImage + row % this.images;
         this.#random.restart(step, image, group.firstView + Math.floor(row / this.images));
         for (let i = 0; i < blocks.length; i++) {
-          const skip = dropPathRate(this.rate, blocks[i], this.depth);
-          for (const branch of [0, 1]) {
-            this.#values[members[base + 2 * i + branch].offset + row] = this.#random.chance(skip) ? 0 : 1 / (1 - skip);
+          const skip = this.probabilities[blocks[i]];
+          for (let branch = 0; branch < this.branches; branch++) {
+            this.#values[members[base + this.branches * i + branch].offset + row] = this.#random.chance(skip)
+              ? 0
+              : 1 / (1 - skip);
           }
         }
       }
-      base += 2 * blocks.length;
+      base += this.branches * blocks.length;
     }
     backend.write(this.#arena.flat, this.#values);
   }
 
   #dropping(): number[] {
-    return [...Array(this.depth).keys()].filter((block) => dropPathRate(this.rate, block, this.depth) > 0);
+    return range(this.probabilities.length).filter((block) => this.probabilities[block] > 0);
   }
 }
+
+const range = (n: number) => [...Array(n).keys()];

@@ -98,7 +98,7 @@ export interface StepSetup {
 export function setUpStep({ config, network, extremes }: Pick<RunPlan, "config" | "network" | "extremes">): StepSetup {
   const state = new DinoState(network, config.optimizer);
   const images = config.batchSize / config.accumulate;
-  const feed = new CropFeed(config, network.backbone.depth, images, extremes);
+  const feed = new CropFeed(config, network.backbone, images, extremes);
   const programs = stepPrograms(state, {
     images,
     accumulate: config.accumulate,

@@ -4,7 +4,8 @@ import { Program } from "../models/graph/program.ts";
 import { emitColumnSum, emitSum } from "../models/graph/ops/elementwise.ts";
 import { centeredSoftmax, dinoLoss, lossTerms } from "../models/graph/ops/dino_loss.ts";
 import { gradientNorms, optimizerUpdate } from "../models/graph/ops/optimizer.ts";
-import { multiCrop, type PatchGroup } from "../models/dino_network.ts";
+import type { PatchGroup } from "../models/backbone.ts";
+import { multiCrop } from "../models/dino_network.ts";
 import type { DinoState } from "./state.ts";
 
 /** What is fixed for the whole run. */

@@ -111,7 +111,7 @@ export interface VitOptions {
    */
   readonly clsOnly?: boolean;
   /** Factors of the two residual branches of block i, each [images], for drop path; undefined keeps the branch. */
-  readonly dropPath?: (block: number, branch: 0 | 1) => Tensor | undefined;
+  readonly dropPath?: (block: number, branch: number) => Tensor | undefined;
   /**
    * Receives the softmaxed attention of the last block, [B, H, queries, N] (see `attentionProbs`): all tokens ask, or as
    * many as its shape has room for, so that looking at [CLS] alone needs no N × N matrix.

@@ -122,7 +122,7 @@ export async function* augmentCases(options: BenchOptions): AsyncGenerator<Bench
   const { backend, batchSize } = options;
   const source = images(options);
   const plan = planRun(configOf(options), source);
-  const feed = new CropFeed(plan.config, plan.network.backbone.depth, batchSize, plan.extremes);
+  const feed = new CropFeed(plan.config, plan.network.backbone, batchSize, plan.extremes);
   const program = new Program("augment");
   const crops = feed.source(program);
   const outputs = crops.student.map(({ patches }) => {

@@ -1,8 +1,9 @@
 // A backbone's weights on a device, ready to be looked up by their published names.
 
+import { backboneBufferShapes, backboneShapes } from "../../models/backbone.ts";
 import type { Backend } from "../../models/graph/backend.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
-import { type Parameters, vitShapes } from "../../models/vit.ts";
+import type { Parameters } from "../../models/vit.ts";
 import type { LoadedWeights } from "../load_weights.ts";
 
 /** Parameters on a device. */
@@ -20,7 +21,7 @@ export interface UploadedBackbone {
  */
 export function uploadBackbone(backend: Backend, { weights, backbone, path }: LoadedWeights): UploadedBackbone {
   const parameters = new Map<string, Tensor>();
-  for (const [name, shape] of vitShapes(backbone)) {
+  for (const [name, shape] of [...backboneShapes(backbone), ...backboneBufferShapes(backbone)]) {
     const found = weights.get(`backbone.${name}`);
     if (!found || found.data.length !== shape.reduce((a, b) => a * b, 1)) {
       const what = found ? `is [${found.shape}], not [${shape}]` : "is missing";

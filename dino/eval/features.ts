@@ -1,6 +1,7 @@
 // Features of whole data sets: every image resized, cropped at its centre, and passed through a frozen backbone.
 
 import type { Backend, Executable } from "../../models/graph/backend.ts";
+import { type BackboneConfig, inputPatch } from "../../models/backbone.ts";
 import {
   augment,
   type AugmentTensors,
@@ -12,17 +13,17 @@ import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { Program } from "../../models/graph/program.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { type CropParameters, CropPlanner, evaluationCrop, plainCrop } from "../../models/image/crop.ts";
-import { finalNorm, type Parameters, vit, type VitConfig } from "../../models/vit.ts";
+import type { Parameters } from "../../models/vit.ts";
 import { pixelExtremes } from "../crop_feed.ts";
 import { cropCapacity } from "../data/multicrop.ts";
 import type { PixelSource } from "../data/dataset.ts";
 import { prefetch } from "../data/prefetch.ts";
-import { type LinearFeatureOptions, linearFeatures } from "./linear_features.ts";
+import { frozenFeatures, type LinearFeatureOptions } from "./linear_features.ts";
 
 /** What is extracted, from what, and how. */
 export interface FeatureOptions {
   /** Architecture of the network. */
-  readonly backbone: VitConfig;
+  readonly backbone: BackboneConfig;
   /** Side of the crop in pixels, a multiple of the patch size. */
   readonly cropSize: number;
   /** Colour statistics the network was trained with. */
@@ -68,13 +69,9 @@ export class FeatureExtractor {
     const program = new Program("features");
     const pixels = pixelBuffer(extremes.batchBytes(batch));
     const planner = new CropPlanner(cropCapacity(cropSize, batch, extremes.longestSide));
-    const tables = augment(program, pixels, planner.capacity, backbone.patchSize, normalization);
+    const tables = augment(program, pixels, planner.capacity, inputPatch(backbone), normalization);
     const crops = { patches: tables.crops, images: batch, height: cropSize, width: cropSize };
-    const clsOnly = !features || features.lastBlocks === 1 && features.patchAverage === "none";
-    const result = vit(program, parameters, backbone, crops, { clsOnly });
-    const made = clsOnly
-      ? finalNorm(program, parameters, backbone, result.blocks.at(-1)!) // [batch, D]
-      : linearFeatures(program, parameters, backbone, result, batch, features);
+    const made = frozenFeatures(program, parameters, backbone, crops, features);
     const output = tensor("features", made.shape, "output");
     emitCopy(program, made, output);
     return new FeatureExtractor(options, backend, await backend.compile(program), pixels, tables, planner, output);

@@ -1,5 +1,15 @@
 // Fine-tuning a backbone and a classifier on labelled images: AdamW, layer-wise decay of the rate, mixup, smoothed labels.
 
+import {
+  backboneBufferShapes,
+  type BackboneConfig,
+  backboneFeatures,
+  backboneShapes,
+  droppedBranches,
+  inputPatch,
+  layerCount,
+  layerOf,
+} from "../../models/backbone.ts";
 import { Arena, layoutSegments, packSegments } from "../../models/graph/arena.ts";
 import { differentiate } from "../../models/graph/autodiff.ts";
 import type { Backend, Executable } from "../../models/graph/backend.ts";
@@ -23,7 +33,7 @@ import {
 import { Program } from "../../models/graph/program.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { type CropParameters, CropPlanner } from "../../models/image/crop.ts";
-import { finalNorm, type Parameters, vit, type VitConfig, vitShapes } from "../../models/vit.ts";
+import type { Parameters } from "../../models/vit.ts";
 import { CounterRandom, STREAM } from "../../models/rng.ts";
 import type { PixelExtremes } from "../crop_feed.ts";
 import { cropCapacity } from "../data/multicrop.ts";
@@ -36,7 +46,7 @@ import { initialWeights } from "./linear.ts";
 /** Extents and hyperparameters; the defaults are DeiT's, which the paper fine-tunes with. */
 export interface FinetuneOptions {
   /** The network. */
-  readonly backbone: VitConfig;
+  readonly backbone: BackboneConfig;
   /** Of the pixels. */
   readonly normalization: Normalization;
   /** Outputs of the classifier. */
@@ -73,17 +83,12 @@ export type FilledFinetuneOptions = Required<FinetuneOptions>;
 /** Names of the classifier's parameters. */
 const CLASSIFIER = ["classifier.weight", "classifier.bias"] as const;
 
-/** Which layer a parameter belongs to: 0 the embeddings, depth + 1 the classifier. */
-export function layerOf(name: string, depth: number): number {
-  const block = /^blocks\.(\d+)\./.exec(name);
-  if (block) return 1 + Number(block[1]);
-  return /^(cls_token|pos_embed|patch_embed\.)/.test(name) ? 0 : depth + 1;
-}
-
 /** Arenas of a run by what they hold; the same segments in each. */
 export interface FinetuneState {
   /** Network and classifier. */
   readonly parameters: Float32Array;
+  /** Running statistics of batch norms; empty without them. */
+  readonly buffers: Float32Array;
   /** AdamW's first moments. */
   readonly first: Float32Array;
   /** AdamW's second moments. */
@@ -96,6 +101,8 @@ export interface FinetuneState {
 export class Finetuner {
   /** Network and classifier. */
   readonly parameters: Arena;
+  /** Running statistics of batch norms; empty without them. */
+  readonly buffers: Arena;
   readonly #first: Arena;
   readonly #second: Arena;
   readonly #gradients: Arena;
@@ -115,23 +122,25 @@ export class Finetuner {
   private constructor(readonly backend: Backend, readonly options: FilledFinetuneOptions, extremes: PixelExtremes) {
     const { backbone, classes, batch, cropSize, dropPath, seed } = options;
     const segments = layoutSegments([
-      ...vitShapes(backbone),
+      ...backboneShapes(backbone),
       [CLASSIFIER[0], [classes, backbone.embedDim]],
       [CLASSIFIER[1], [classes]],
     ]);
     this.parameters = new Arena("finetune", segments);
+    this.buffers = new Arena("finetune.buffer", layoutSegments(backboneBufferShapes(backbone)), "state");
     this.#first = new Arena("finetune.first", segments, "state");
     this.#second = new Arena("finetune.second", segments, "state");
     this.#gradients = new Arena("finetune.gradient", segments, "state");
     this.#norms = tensor("finetune.norms", [segments.length, NORM_COLUMNS], "state");
-    this.#groups = tensor("finetune.groups", [2 * (backbone.depth + 2), GROUP_COLUMNS], "input");
+    this.#groups = tensor("finetune.groups", [2 * (layerCount(backbone) + 2), GROUP_COLUMNS], "input");
     this.#targets = tensor("finetune.targets", [batch, classes], "input");
     this.#rowWeights = tensor("finetune.rows", [batch], "input");
     this.#shares = [tensor("mixup.own", [batch], "input"), tensor("mixup.other", [batch], "input")];
     this.#losses = tensor("finetune.losses", [2 * batch], "output");
     this.#pixels = pixelBuffer(extremes.batchBytes(batch));
     this.#planner = new CropPlanner(cropCapacity(cropSize, batch, extremes.longestSide));
-    this.#dropPath = new DropPath(dropPath, backbone.depth, [{ firstView: 0, views: 1 }], batch, seed);
+    const { probabilities, branches } = droppedBranches(backbone, dropPath);
+    this.#dropPath = new DropPath(probabilities, branches, [{ firstView: 0, views: 1 }], batch, seed);
   }
 
   /**
@@ -170,12 +179,13 @@ export class Finetuner {
         return name === CLASSIFIER[0] ? head.weight : name === CLASSIFIER[1] ? head.bias : weights(name);
       }),
     );
+    tuner.#writeBuffers(packSegments(tuner.buffers.segments, ({ name }) => weights(name)));
     return tuner;
   }
 
   /** Parameters of the backbone as they are now, for evaluation on the same backend. */
   get backbone(): Parameters {
-    return (name) => this.parameters.get(name);
+    return (name) => this.buffers.tensors.get(name) ?? this.parameters.get(name);
   }
 
   /** Updates made so far. */
@@ -231,9 +241,11 @@ export class Finetuner {
 
   /** Everything that a resumed run needs. */
   async state(): Promise<FinetuneState> {
-    const read = async (arena: Arena) => (await this.backend.read(arena.flat) as Float32Array).slice();
+    const read = async (arena: Arena) =>
+      arena.segments.length > 0 ? (await this.backend.read(arena.flat) as Float32Array).slice() : new Float32Array();
     return {
       parameters: await read(this.parameters),
+      buffers: await read(this.buffers),
       first: await read(this.#first),
       second: await read(this.#second),
       step: this.#step,
@@ -241,8 +253,9 @@ export class Finetuner {
   }
 
   /** Puts back what {@linkcode state} gave. */
-  restore({ parameters, first, second, step }: FinetuneState): void {
+  restore({ parameters, buffers, first, second, step }: FinetuneState): void {
     this.backend.write(this.parameters.flat, parameters);
+    this.#writeBuffers(buffers);
     this.backend.write(this.#first.flat, first);
     this.backend.write(this.#second.flat, second);
     this.#step = step;
@@ -251,17 +264,21 @@ export class Finetuner {
   /** Frees everything. */
   dispose(): void {
     this.#executable.dispose();
-    const arenas = [this.parameters, this.#first, this.#second, this.#gradients].map(({ flat }) => flat);
+    const arenas = [this.parameters, this.buffers, this.#first, this.#second, this.#gradients].map(({ flat }) => flat);
     const tables = this.#tables.flatMap(({ table, taps, levels }) => [table, taps, levels]);
     this.backend.free(...arenas, this.#norms, this.#groups, this.#targets, this.#rowWeights, this.#losses);
     this.backend.free(this.#pixels, ...this.#shares, ...tables);
+  }
+
+  #writeBuffers(values: Float32Array): void {
+    if (values.length > 0) this.backend.write(this.buffers.flat, values);
   }
 
   #program(): Program {
     const { backbone, batch, cropSize, normalization, mixup } = this.options;
     const p = new Program("finetune step");
     const crops = () => {
-      const made = augment(p, this.#pixels, this.#planner.capacity, backbone.patchSize, normalization);
+      const made = augment(p, this.#pixels, this.#planner.capacity, inputPatch(backbone), normalization);
       this.#tables.push(made);
       return made.crops; // [batch · patches, 3 · p · p], the rows of an image side by side
     };
@@ -271,11 +288,14 @@ export class Finetuner {
       patches = add(p, emitScaleRows(p, patches, own), emitScaleRows(p, crops(), other));
     }
     const lookUp = this.backbone;
-    const { blocks } = vit(p, lookUp, backbone, { patches, images: batch, height: cropSize, width: cropSize }, {
-      clsOnly: true,
-      dropPath: (block, branch) => this.#dropPath.factors(0, block, branch),
-    });
-    const features = finalNorm(p, lookUp, backbone, blocks.at(-1)!);
+    const group = {
+      patches,
+      images: batch,
+      height: cropSize,
+      width: cropSize,
+      dropPath: (block: number, branch: number) => this.#dropPath.factors(0, block, branch),
+    };
+    const features = backboneFeatures(p, lookUp, backbone, [group], { training: true });
     const logits = linear(p, features, lookUp(CLASSIFIER[0]), lookUp(CLASSIFIER[1]));
     const { losses, dlogits } = crossEntropy(p, logits, this.#targets, this.#rowWeights);
     emitCopy(p, losses, this.#losses);
@@ -286,7 +306,7 @@ export class Finetuner {
     });
     const table = segmentTable(segments, ({ name, shape }) => {
       const decays = shape.length > 1 && name !== "cls_token" && name !== "pos_embed";
-      return 2 * layerOf(name, backbone.depth) + (decays ? 0 : 1);
+      return 2 * layerOf(backbone, name) + (decays ? 0 : 1);
     });
     const param = this.parameters.flat, grad = this.#gradients.flat;
     gradientNorms(p, grad, param, table, this.#norms);
@@ -303,12 +323,13 @@ export class Finetuner {
   }
 
   #groupTable(): Float32Array {
-    const { backbone: { depth }, lr, minLr, steps, warmup, weightDecay, layerDecay } = this.options;
+    const { backbone, lr, minLr, steps, warmup, weightDecay, layerDecay } = this.options;
     const rate = cosineAt(this.#step, { base: lr, final: minLr, total: steps, warmup });
-    const table = new Float32Array(2 * (depth + 2) * GROUP_COLUMNS);
-    for (let group = 0; group < 2 * (depth + 2); group++) {
+    const layers = layerCount(backbone) + 2;
+    const table = new Float32Array(2 * layers * GROUP_COLUMNS);
+    for (let group = 0; group < 2 * layers; group++) {
       const row = table.subarray(group * GROUP_COLUMNS, (group + 1) * GROUP_COLUMNS);
-      row[GROUP.lr] = rate * layerDecay ** (depth + 1 - Math.floor(group / 2));
+      row[GROUP.lr] = rate * layerDecay ** (layers - 1 - Math.floor(group / 2));
       row[GROUP.weightDecay] = group % 2 === 0 ? weightDecay : 0;
       row[GROUP.biasCorrection1] = 1 - 0.9 ** (this.#step + 1);
       row[GROUP.biasCorrection2] = 1 - 0.999 ** (this.#step + 1);

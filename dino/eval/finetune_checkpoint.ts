@@ -1,6 +1,6 @@
 // A fine-tuned network on disk: a backbone that every command reads, its classifier, and what a stopped run needs.
 
-import type { Segment } from "../../models/graph/arena.ts";
+import { arenaLength, type Segment } from "../../models/graph/arena.ts";
 import {
   openFileSource,
   readFloats,
@@ -9,7 +9,7 @@ import {
   writeSafetensors,
 } from "../../models/weights/safetensors.ts";
 import { VIT_KEY } from "../../models/weights/vit_weights.ts";
-import type { VitConfig } from "../../models/vit.ts";
+import type { BackboneConfig } from "../../models/backbone.ts";
 import type { FinetuneState } from "./finetune.ts";
 
 /** A run between two epochs. */
@@ -22,19 +22,29 @@ export interface FinetuneCheckpoint {
   readonly fingerprint: string;
 }
 
+/** Where the tensors of a run lie in its arenas. */
+export interface FinetuneLayout {
+  /** Of parameters and moments. */
+  readonly segments: readonly Segment[];
+  /** Of the running statistics of batch norms. */
+  readonly buffers: readonly Segment[];
+}
+
 const KEY = "denodino.finetune";
 
 /** Writes the network as `backbone.*` and `classifier.*`, and moments as `first.*` and `second.*`. */
 export async function writeFinetuned(
   path: string,
-  segments: readonly Segment[],
-  backbone: VitConfig,
+  { segments, buffers }: FinetuneLayout,
+  backbone: BackboneConfig,
   { state, epochs, best, fingerprint }: FinetuneCheckpoint,
   classNames?: readonly string[],
 ): Promise<void> {
   const tensors: TensorToWrite[] = [];
-  for (const [prefix, flat] of [["", state.parameters], ["first.", state.first], ["second.", state.second]] as const) {
-    for (const { name, shape, offset, length } of segments) {
+  const { parameters, first, second } = state;
+  const parts = [["", parameters, segments], ["", state.buffers, buffers], ["first.", first, segments]] as const;
+  for (const [prefix, flat, members] of [...parts, ["second.", second, segments] as const]) {
+    for (const { name, shape, offset, length } of members) {
       const inside = name.startsWith("classifier.") ? name : `backbone.${name}`;
       const part = flat.subarray(offset, offset + length);
       const bytes = () => new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
@@ -57,8 +67,7 @@ export async function writeFinetuned(
  */
 export async function readFinetuned(
   path: string,
-  segments: readonly Segment[],
-  total: number,
+  { segments, buffers }: FinetuneLayout,
   fingerprint: string,
 ): Promise<FinetuneCheckpoint | undefined> {
   const source = await openFileSource(path).catch((error) => {
@@ -75,9 +84,9 @@ export async function readFinetuned(
         `${path}: was trained from other weights, images or hyperparameters: name another --out, or remove it`,
       );
     }
-    const read = async (prefix: string) => {
-      const flat = new Float32Array(total);
-      for (const { name, offset } of segments) {
+    const read = async (prefix: string, members = segments) => {
+      const flat = new Float32Array(arenaLength(members));
+      for (const { name, offset } of members) {
         const record = tensors.get(prefix + (name.startsWith("classifier.") ? name : `backbone.${name}`));
         if (!record) throw new SyntaxError(`${path}: ${prefix}${name} is missing`);
         flat.set(await readFloats(source, record), offset);
@@ -85,7 +94,13 @@ export async function readFinetuned(
       return flat;
     };
     const { step, epochs, best } = kept;
-    const state = { parameters: await read(""), first: await read("first."), second: await read("second."), step };
+    const state = {
+      parameters: await read(""),
+      buffers: await read("", buffers),
+      first: await read("first."),
+      second: await read("second."),
+      step,
+    };
     return { state, epochs, best, fingerprint };
   } finally {
     source.close!();

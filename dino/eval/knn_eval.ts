@@ -4,7 +4,8 @@ import type { Backend } from "../../models/graph/backend.ts";
 import { augmentToLevels, type Normalization, pixelBuffer, pixelRoom } from "../../models/graph/ops/augment.ts";
 import { Program } from "../../models/graph/program.ts";
 import { CropPlanner } from "../../models/image/crop.ts";
-import type { Parameters, VitConfig } from "../../models/vit.ts";
+import type { BackboneConfig } from "../../models/backbone.ts";
+import type { Parameters } from "../../models/vit.ts";
 import { pixelExtremes } from "../crop_feed.ts";
 import { cropCapacity } from "../data/multicrop.ts";
 import { prefetch } from "../data/prefetch.ts";
@@ -16,7 +17,7 @@ import type { EvaluationSplit, LabelledImages } from "./splits.ts";
 /** How networks are evaluated. */
 export interface KnnEvaluationOptions {
   /** Architecture of the networks. */
-  readonly backbone: VitConfig;
+  readonly backbone: BackboneConfig;
   /** Side of the central crop in pixels. */
   readonly cropSize: number;
   /** Colour statistics the networks were trained with. */

@@ -3,7 +3,8 @@
 import { type Program, require } from "../../models/graph/program.ts";
 import { type AxisWeights, gatherRows, patchify, resample, type ScatterRowsOp } from "../../models/graph/ops/tokens.ts";
 import { reshape, type Tensor } from "../../models/graph/tensor.ts";
-import { finalNorm, type Parameters, patchesFrom, type VitConfig } from "../../models/vit.ts";
+import { type BackboneConfig, backboneFeatures, type PatchGroup } from "../../models/backbone.ts";
+import { finalNorm, type Parameters, patchesFrom, vit, type VitConfig } from "../../models/vit.ts";
 
 /** How the average of the patch tokens joins the [CLS] features. */
 export type PatchAverage =
@@ -24,6 +25,29 @@ export interface LinearFeatureOptions {
 /** Features of one image: lastBlocks · D, and D more with the patch average. */
 export function linearFeatureWidth(embedDim: number, { lastBlocks, patchAverage }: LinearFeatureOptions): number {
   return embedDim * (lastBlocks + (patchAverage === "none" ? 0 : 1));
+}
+
+/** The network's own output: [CLS] of the last block, or the average of a convolutional network's last map. */
+export const OWN_FEATURES: LinearFeatureOptions = { lastBlocks: 1, patchAverage: "none" };
+
+/**
+ * Emits features of crops by a network that stays as it is, [images, {@linkcode linearFeatureWidth}].
+ *
+ * @param features default the network's own output, which is the only one of networks that are no Vision Transformers
+ * @throws {RangeError} if there are no such features
+ */
+export function frozenFeatures(
+  p: Program,
+  params: Parameters,
+  config: BackboneConfig,
+  crops: PatchGroup,
+  features: LinearFeatureOptions = OWN_FEATURES,
+): Tensor {
+  if (features.lastBlocks === 1 && features.patchAverage === "none") {
+    return backboneFeatures(p, params, config, [crops], { training: false });
+  }
+  requireBlocks(config, features);
+  return linearFeatures(p, params, config, vit(p, params, config, crops), crops.images, features);
 }
 
 /**
@@ -85,6 +109,18 @@ export function concatenateColumns(p: Program, parts: readonly Tensor[], rows: n
     });
   });
   return reshape(joined, [rows, parts.length * D]);
+}
+
+function requireBlocks(
+  config: BackboneConfig,
+  { lastBlocks, patchAverage }: LinearFeatureOptions,
+): asserts config is VitConfig {
+  require(
+    !("family" in config),
+    "features",
+    () =>
+      `the last ${lastBlocks} blocks, patch average ${patchAverage}, are to be had of Vision Transformers only: use 1 block without it`,
+  );
 }
 
 function identityAxis(n: number): AxisWeights {

@@ -1,10 +1,17 @@
 // Images a second and peak memory of a forward pass: the columns of the paper's tables that depend on the machine.
 
+import {
+  backboneBufferShapes,
+  type BackboneConfig,
+  backboneFeatures,
+  backboneShapes,
+  inputPatch,
+} from "../../models/backbone.ts";
 import type { Backend } from "../../models/graph/backend.ts";
 import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { Program } from "../../models/graph/program.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
-import { finalNorm, vit, type VitConfig, vitShapes } from "../../models/vit.ts";
+import type { VitConfig } from "../../models/vit.ts";
 
 /** A measured architecture. */
 export interface Throughput {
@@ -31,23 +38,25 @@ const FEWEST_RUNS = 3;
  */
 export async function measureThroughput(
   backend: Backend,
-  config: VitConfig,
+  config: BackboneConfig,
   { imageSize, batch, seconds, signal }: { imageSize: number; batch: number; seconds: number; signal?: AbortSignal },
 ): Promise<Throughput> {
   const before = backend.memory;
   const parameters = new Map<string, Tensor>();
-  for (const [name, shape] of vitShapes(config)) {
+  for (const [name, shape] of [...backboneShapes(config), ...backboneBufferShapes(config)]) {
     const t = tensor(name, shape, "param");
     // Not zeros: a softmax over equal scores, and numbers too small to be normal, would take another time.
-    backend.write(t, Float32Array.from({ length: length(shape) }, (_, i) => 0.02 * Math.sin(i + 1)));
+    const shift = name.endsWith(".running_var") ? 1 : 0; // a variance is not negative
+    backend.write(t, Float32Array.from({ length: length(shape) }, (_, i) => shift + 0.02 * Math.sin(i + 1)));
     parameters.set(name, t);
   }
   const p = new Program("throughput");
-  const grid = Math.floor(imageSize / config.patchSize), depth = config.inChannels * config.patchSize ** 2;
-  const patches = tensor("patches", [batch * grid * grid, depth], "input");
+  const grid = Math.floor(imageSize / config.patchSize);
+  const patch = inputPatch(config), cut = Math.floor(imageSize / patch);
+  const patches = tensor("patches", [batch * cut * cut, config.inChannels * patch * patch], "input");
   const crops = { patches, images: batch, height: imageSize, width: imageSize };
   const lookUp = (name: string) => parameters.get(name)!;
-  const features = finalNorm(p, lookUp, config, vit(p, lookUp, config, crops, { clsOnly: true }).blocks.at(-1)!);
+  const features = backboneFeatures(p, lookUp, config, [crops], { training: false });
   const out = tensor("features", features.shape, "output");
   emitCopy(p, features, out);
   const executable = await backend.compile(p);
@@ -67,7 +76,7 @@ export async function measureThroughput(
     const median = times.sort((a, b) => a - b)[Math.floor(times.length / 2)];
     const { persistent, workspace } = backend.memory;
     return {
-      parameters: vitShapes(config).reduce((sum, [, shape]) => sum + length(shape), 0),
+      parameters: backboneShapes(config).reduce((sum, [, shape]) => sum + length(shape), 0),
       gflops: forwardFlops(config, grid * grid + 1) / 1e9,
       tokens: grid * grid + 1,
       imagesPerSecond: 1000 * batch / median,

@@ -1,22 +1,24 @@
 // The smaller parts of training: drop path, order, memory, weights under other prefixes, the collapse monitor.
 
-import { DropPath, dropPathRate } from "../../dino/drop_path.ts";
+import { DropPath } from "../../dino/drop_path.ts";
 import { epochBatches } from "../../dino/epoch_batches.ts";
 import { loadWeights } from "../../dino/load_weights.ts";
 import { centerNorm, diagnose, featureSpread, meanEntropy, uniformEntropy } from "../../dino/monitor.ts";
 import { estimateMemory, largestBatch, planRun } from "../../dino/run_plan.ts";
 import { ReferenceBackend } from "../../models/graph/reference.ts";
-import { vitShapes } from "../../models/vit.ts";
+import { droppedBranches } from "../../models/backbone.ts";
+import { vitConfig, vitShapes } from "../../models/vit.ts";
 import { encodeSafetensors } from "../../models/weights/safetensors.ts";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
 import { toyConfig, toyPixels } from "./toy_run.ts";
 
 Deno.test("drop path: rates rise linearly, and kept branches make up for the skipped ones", () => {
-  assertEquals([0, 1, 2].map((block) => dropPathRate(0.2, block, 3)), [0, 0.1, 0.2]);
-  assertEquals(dropPathRate(0.2, 0, 1), 0);
+  const network = (depth: number) => vitConfig({ embedDim: 8, depth, numHeads: 2, patchSize: 4 });
+  assertEquals(droppedBranches(network(3), 0.2), { probabilities: [0, 0.1, 0.2], branches: 2 });
+  assertEquals(droppedBranches(network(1), 0.2).probabilities, [0]);
   const groups = [{ firstView: 0, views: 2 }, { firstView: 2, views: 3 }];
   const images = 400, rate = 0.3;
-  const dropPath = new DropPath(rate, 2, groups, images, 5);
+  const dropPath = new DropPath([0, rate], 2, groups, images, 5);
   const backend = new ReferenceBackend();
   dropPath.write(backend, 7, 0);
   assertEquals(dropPath.factors(0, 0, 0), undefined);
@@ -28,13 +30,13 @@ Deno.test("drop path: rates rise linearly, and kept branches make up for the ski
     // Four standard deviations of a mean of 800 to 1200 draws.
     assertAlmostEquals(kept.length / factors.length, 0.7, 4 * Math.sqrt(0.21 / factors.length));
   }
-  const branches = [0, 1].map((branch) => backend.at(dropPath.factors(0, 1, branch as 0 | 1)!).join());
+  const branches = [0, 1].map((branch) => backend.at(dropPath.factors(0, 1, branch)!).join());
   assert(branches[0] !== branches[1], "both branches of a block draw for themselves");
 });
 
 Deno.test("drop path: the parts of a batch draw what the whole batch draws", () => {
   const groups = [{ firstView: 0, views: 2 }];
-  const whole = new DropPath(0.5, 2, groups, 6, 5), part = new DropPath(0.5, 2, groups, 2, 5);
+  const whole = new DropPath([0, 0.5], 2, groups, 6, 5), part = new DropPath([0, 0.5], 2, groups, 2, 5);
   const backend = new ReferenceBackend();
   whole.write(backend, 3, 0);
   const all = [...backend.at(whole.factors(0, 1, 1)!)];

@@ -1,4 +1,5 @@
-import { beta, Finetuner, layerOf } from "../../../dino/eval/finetune.ts";
+import { beta, Finetuner } from "../../../dino/eval/finetune.ts";
+import { layerOf } from "../../../models/backbone.ts";
 import { readFinetuned, writeFinetuned } from "../../../dino/eval/finetune_checkpoint.ts";
 import { loadWeights } from "../../../dino/load_weights.ts";
 import { pixelExtremes } from "../../../dino/crop_feed.ts";
@@ -96,22 +97,23 @@ Deno.test("a fine-tuned file is weights for everybody, and goes on only as the s
   await update(tuner);
   const folder = await Deno.makeTempDir();
   const path = `${folder}/tuned.safetensors`;
-  const { segments, flat } = tuner.parameters;
+  const layout = { segments: tuner.parameters.segments, buffers: tuner.buffers.segments };
   const state = await tuner.state();
-  await writeFinetuned(path, segments, CONFIG, { state, epochs: 1, best: 40, fingerprint: "a" }, ["x", "y", "z"]);
-  const found = (await readFinetuned(path, segments, flat.shape[0], "a"))!;
+  await writeFinetuned(path, layout, CONFIG, { state, epochs: 1, best: 40, fingerprint: "a" }, ["x", "y", "z"]);
+  const found = (await readFinetuned(path, layout, "a"))!;
   assertEquals([found.state, found.epochs, found.best], [state, 1, 40]);
   const loaded = await loadWeights(path);
   assertEquals(loaded.backbone.numHeads, 2);
-  await assertRejects(() => readFinetuned(path, segments, flat.shape[0], "b"), RangeError, "other weights");
-  assertEquals(await readFinetuned(`${folder}/none`, segments, 1, "a"), undefined);
+  await assertRejects(() => readFinetuned(path, layout, "b"), RangeError, "other weights");
+  assertEquals(await readFinetuned(`${folder}/none`, layout, "a"), undefined);
   await Deno.remove(folder, { recursive: true });
 });
 
 Deno.test("layers from the embeddings to the classifier; shares of mixing are symmetric", () => {
   const names = ["cls_token", "patch_embed.proj.bias", "blocks.0.norm1.bias", "blocks.11.mlp.fc2.weight", "norm.bias"];
-  assertEquals(names.map((name) => layerOf(name, 12)), [0, 0, 1, 12, 13]);
-  assertEquals(layerOf("classifier.weight", 12), 13);
+  const network = { ...CONFIG, depth: 12 };
+  assertEquals(names.map((name) => layerOf(network, name)), [0, 0, 1, 12, 13]);
+  assertEquals(layerOf(network, "classifier.weight"), 13);
   const random = new CounterRandom(1, STREAM.evaluation);
   let mean = 0, spread = 0;
   for (let i = 0; i < 4000; i++) {

@@ -1,0 +1,94 @@
+// Every network that DINO trains, behind one door: its parameters by name, and the features of crops.
+import { gatherRows } from "./graph/ops/tokens.ts";
+import type { Program } from "./graph/program.ts";
+import type { Tensor } from "./graph/tensor.ts";
+import { finalNorm, type Parameters, type PatchBatch, vit, type VitConfig, vitShapes } from "./vit.ts";
+
+/** Any backbone. A Vision Transformer has no `family`; the others name theirs. */
+export type BackboneConfig = VitConfig;
+
+/** Crops of one size, and which residual branches of theirs are dropped. */
+export interface PatchGroup extends PatchBatch {
+  /** Factors of residual branch `branch` of block i, each [images]; undefined keeps the branch. */
+  readonly dropPath?: (block: number, branch: number) => Tensor | undefined;
+}
+
+/** How features are computed. */
+export interface FeatureMode {
+  /** Batch norms take the statistics of the crops, and move their running ones; otherwise they use those. */
+  readonly training: boolean;
+}
+
+/** Names and shapes of all parameters, in the order of the published checkpoints. */
+export function backboneShapes(c: BackboneConfig): [name: string, shape: number[]][] {
+  return vitShapes(c);
+}
+
+/** Names and shapes of the running statistics of batch norms: they follow no optimizer and no EMA. None in a ViT. */
+export function backboneBufferShapes(_c: BackboneConfig): [name: string, shape: number[]][] {
+  return [];
+}
+
+/**
+ * Side in pixels of the squares that crops are cut into for this backbone: a ViT's patches; 1 for networks that begin with a
+ * convolution, to whom crops are then images with channels last.
+ */
+export function inputPatch(c: BackboneConfig): number {
+  return c.patchSize;
+}
+
+/** What the sides of crops should be multiples of, in pixels. */
+export function cropMultiple(c: BackboneConfig): number {
+  return c.patchSize;
+}
+
+/** Residual branches that drop path may skip: probability by block for a rate, and how many branches each block has. */
+export function droppedBranches(c: BackboneConfig, rate: number): { probabilities: number[]; branches: number } {
+  const { depth } = c;
+  const probabilities = Array.from({ length: depth }, (_, block) => depth > 1 ? rate * block / (depth - 1) : 0);
+  return { probabilities, branches: 2 };
+}
+
+/** How many layers {@linkcode layerOf} tells apart between the embeddings and what follows the backbone. */
+export function layerCount(c: BackboneConfig): number {
+  return c.depth;
+}
+
+/** Which layer a parameter belongs to, for rates that fall from layer to layer: 0 the embeddings, layerCount + 1 what is behind all. */
+export function layerOf(c: BackboneConfig, name: string): number {
+  const block = /^blocks\.(\d+)\./.exec(name);
+  if (block) return 1 + Number(block[1]);
+  return /^(cls_token|pos_embed|register_tokens|patch_embed\.)/.test(name) ? 0 : layerCount(c) + 1;
+}
+
+/**
+ * Features of crops, one row an image in the order of the groups: [CLS] after the final norm, or the average of a
+ * convolutional network's last map. Each group of crops of one size is one pass.
+ *
+ * @returns [rows, embedDim]
+ */
+export function backboneFeatures(
+  p: Program,
+  params: Parameters,
+  c: BackboneConfig,
+  groups: readonly PatchGroup[],
+  _mode: FeatureMode,
+): Tensor {
+  const tokens = groups.map((group) =>
+    vit(p, params, c, group, { clsOnly: true, dropPath: group.dropPath }).blocks.at(-1)! // [images, D]
+  );
+  return finalNorm(p, params, c, concatRows(p, tokens, c.embedDim));
+}
+
+/** Tensors [rows, columns] one under the other. */
+function concatRows(p: Program, parts: readonly Tensor[], columns: number): Tensor {
+  if (parts.length === 1) return parts[0];
+  const total = parts.reduce((sum, part) => sum + part.shape[0], 0);
+  const all = p.activation("cls", [total, columns]);
+  let target = 0;
+  for (const part of parts) {
+    gatherRows(p, part, { count: part.shape[0], target }, all);
+    target += part.shape[0];
+  }
+  return all;
+}
