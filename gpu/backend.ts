@@ -12,9 +12,20 @@ import { lower, type LoweringLimits, loweringLimits, type MatmulChooser, type Ma
 import { Memory } from "./memory.ts";
 import { Pacer } from "./pace.ts";
 import { PipelineCache } from "./shader.ts";
+import { type Precision, storedBytes, storedProgram } from "./storage.ts";
 import { compareTiles, tilesFor, type Tuner, type TuningResult } from "./autotune.ts";
 
 const MAP_READ_COPY_DST = 0x01 | 0x08; // GPUBufferUsage.MAP_READ | COPY_DST
+
+/** How a backend uses its device. */
+export interface BackendOptions {
+  /** Size of the arena's buffers, for tests; default what the device allows. */
+  readonly chunkBytes?: number;
+  /** See {@link WebGpuBackend.strict}; default false. */
+  readonly strict?: boolean;
+  /** See {@link WebGpuBackend.precision}; default f32. */
+  readonly precision?: Precision;
+}
 
 /** Runs programs on a WebGPU device. */
 export class WebGpuBackend implements Backend, Host {
@@ -38,17 +49,21 @@ export class WebGpuBackend implements Backend, Host {
   /** Whether memory may be bound once only in a dispatch, as the standard has it; Deno's wgpu is less strict. */
   readonly strict: boolean;
 
-  /**
-   * @param chunkBytes size of the arena's buffers, for tests; default what the device allows
-   * @param strict see {@link WebGpuBackend.strict}
-   */
-  constructor(opened: OpenedDevice, { chunkBytes = Infinity, strict = false } = {}) {
+  /** What activations and copies of weights are kept as. */
+  readonly precision: Precision;
+
+  constructor(
+    opened: OpenedDevice,
+    { chunkBytes = Infinity, strict = false, precision = "f32" }: BackendOptions = {},
+  ) {
     this.strict = strict;
+    this.precision = precision;
     const { device, summary } = opened;
     this.device = device;
     this.adapter = summary;
     this.timestamps = opened.timestamps;
-    this.description = `WebGPU, ${summary.description}${summary.fallback ? " (software)" : ""}`;
+    this.description = `WebGPU, ${summary.description}${summary.fallback ? " (software)" : ""}` +
+      (precision === "f16" ? ", f16 storage" : "");
     const { limits } = device;
     this.limits = loweringLimits(summary, opened.subgroupSize, limits);
     this.buffers = new Memory(device, Math.floor(Math.min(limits.maxBufferSize, chunkBytes) / 256) * 256);
@@ -93,8 +108,12 @@ export class WebGpuBackend implements Backend, Host {
   async compileWith(program: Program, chooseMatmul?: MatmulChooser): Promise<Executable> {
     this.check();
     dropUnreadOutputs(program);
-    const plan = planMemory(program, { chunkBytes: this.buffers.chunkBytes });
-    const lowered = lower(program, this.limits, chooseMatmul);
+    const { program: stored, halves } = storedProgram(program, this.precision);
+    const plan = planMemory(stored, {
+      chunkBytes: this.buffers.chunkBytes,
+      bytesOf: (root) => storedBytes(root, halves),
+    });
+    const lowered = lower(stored, this.limits, chooseMatmul, halves);
     const dispatches = this.strict ? lowered.dispatches.map((d) => bindOnce(d, plan.offsets)) : lowered.dispatches;
     const needed = plan.arenaBytes + plan.persistentBytes + lowered.scratchBytes;
     await this.#guardMemory(program.name, needed, () => {
@@ -105,7 +124,7 @@ export class WebGpuBackend implements Backend, Host {
       dispatches.map(({ kernel, bindings }) => this.pipelines.get(kernel, bindings.length)),
     );
     this.check();
-    return new GpuExecutable(program, plan, dispatches, pipelines, this);
+    return new GpuExecutable(stored, plan, dispatches, pipelines, this);
   }
 
   write(t: Tensor, data: TensorData, offset = 0): void {
@@ -194,7 +213,7 @@ export class WebGpuBackend implements Backend, Host {
     if (!error && thrown === undefined) return;
     throw new RangeError(
       `webgpu: ${what} needs ${bytes} bytes on the device, which refused (${error?.message ?? messageOf(thrown)}): ` +
-        "use a smaller batch, crop or output dimension",
+        `use a smaller batch, crop or output dimension${this.precision === "f32" ? ", or precision f16" : ""}`,
     );
   }
 }

@@ -2,12 +2,15 @@
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import type { Program } from "../models/graph/program.ts";
 import type { Op } from "../models/graph/ops/mod.ts";
-import { byteLength, bytesPerElement, type Tensor } from "../models/graph/tensor.ts";
+import { planMemory } from "../models/graph/plan.ts";
+import { bytesPerElement, rootOf, size, type Tensor } from "../models/graph/tensor.ts";
 import type { AdapterSummary } from "./device.ts";
 import { LANE_COUNTS } from "./kernels/lane_product.ts";
 import { type Binding, type Dispatch, NOTHING, type Params } from "./dispatch.ts";
 import type { Kernel } from "./shader.ts";
+import { withHalfBindings } from "./half.ts";
 import { lowerOp } from "./ops/mod.ts";
+import { HALF_BYTES, type Precision, storedBytes, storedProgram } from "./storage.ts";
 import { chooseTile, type TileChoice } from "./kernels/matmul_tiles.ts";
 
 /** What lowering must know of the device. */
@@ -71,9 +74,18 @@ export interface Lowered {
   readonly scratchBytes: number;
 }
 
-/** Lowers every operation of `program`, whose unread outputs have been dropped. */
-export function lower(program: Program, limits: LoweringLimits, chooseMatmul: MatmulChooser = chooseTile): Lowered {
-  const lowering = new Lowering(limits, chooseMatmul);
+/**
+ * Lowers every operation of `program`, whose unread outputs have been dropped.
+ *
+ * @param halves ids of the tensors that are kept as f16
+ */
+export function lower(
+  program: Program,
+  limits: LoweringLimits,
+  chooseMatmul: MatmulChooser = chooseTile,
+  halves: ReadonlySet<number> = new Set(),
+): Lowered {
+  const lowering = new Lowering(limits, chooseMatmul, halves);
   program.ops.forEach((op, i) => lowering.operation(op, i));
   return lowering;
 }
@@ -82,9 +94,21 @@ export function lower(program: Program, limits: LoweringLimits, chooseMatmul: Ma
  * Scratch bytes a program takes on this backend besides persistent tensors and the activation arena.
  * Needs no device; with a device's own limits the figure is exact.
  */
-export function workspaceBytes(program: Program, limits: Partial<LoweringLimits> = {}): number {
+export function workspaceBytes(
+  program: Program,
+  limits: Partial<LoweringLimits> = {},
+  precision: Precision = "f32",
+): number {
   dropUnreadOutputs(program);
-  return lower(program, { ...DEFAULT_LIMITS, ...limits }).scratchBytes;
+  const stored = storedProgram(program, precision);
+  return lower(stored.program, { ...DEFAULT_LIMITS, ...limits }, chooseTile, stored.halves).scratchBytes;
+}
+
+/** Bytes of the arena that a program's activations share on this backend. Needs no device. */
+export function arenaBytes(program: Program, precision: Precision = "f32"): number {
+  dropUnreadOutputs(program);
+  const stored = storedProgram(program, precision);
+  return planMemory(stored.program, { bytesOf: (root) => storedBytes(root, stored.halves) }).arenaBytes;
 }
 
 /** Collects dispatches; the functions in `ops/` write into it. */
@@ -94,7 +118,11 @@ export class Lowering implements Lowered {
   #op = 0;
   #scratch = 0;
 
-  constructor(readonly limits: LoweringLimits, readonly chooseMatmul: MatmulChooser) {}
+  constructor(
+    readonly limits: LoweringLimits,
+    readonly chooseMatmul: MatmulChooser,
+    readonly halves: ReadonlySet<number> = new Set(),
+  ) {}
 
   /** Lowers one operation. */
   operation(op: Op, index: number): void {
@@ -106,14 +134,20 @@ export class Lowering implements Lowered {
   /** The binding of a slot; an absent tensor binds nothing. */
   of(t: Tensor | undefined): Binding {
     if (!t) return NOTHING;
-    const bytes = Math.max(4, Math.ceil(byteLength(t) / 4) * 4);
+    const element = this.isHalf(t) ? HALF_BYTES : bytesPerElement(t.dtype);
+    const bytes = Math.max(4, Math.ceil(size(t) * element / 4) * 4);
     if (bytes > this.limits.bindingBytes) {
       throw new RangeError(
         `webgpu: ${t.name} [${t.shape}] takes ${bytes} bytes, this adapter binds at most ${this.limits.bindingBytes}: ` +
           "use a smaller batch, crop or output dimension",
       );
     }
-    return { kind: "tensor", tensor: t, offset: (t.offset ?? 0) * bytesPerElement(t.dtype), bytes };
+    return { kind: "tensor", tensor: t, offset: (t.offset ?? 0) * element, bytes };
+  }
+
+  /** Whether a tensor is kept as f16. */
+  isHalf(t: Tensor): boolean {
+    return this.halves.has(rootOf(t).id);
   }
 
   /** Space for intermediate results of the operation being lowered. */
@@ -132,6 +166,8 @@ export class Lowering implements Lowered {
 
   /** Appends a dispatch, unless it has no work. */
   emit(kernel: Kernel, bindings: readonly Binding[], params: Params, groups: number): void {
-    if (groups > 0) this.dispatches.push({ kernel, bindings, params, groups, op: this.#op });
+    if (groups <= 0) return;
+    const halves = bindings.flatMap((b, slot) => b.kind === "tensor" && this.isHalf(b.tensor) ? [slot] : []);
+    this.dispatches.push({ kernel: withHalfBindings(kernel, halves), bindings, params, groups, op: this.#op });
   }
 }

@@ -6,14 +6,13 @@ import { type AdapterSummary, type DeviceOptions, findAdapter, openDevice } from
 import { type LoweringLimits, loweringLimits, type MatmulShape } from "./lowering.ts";
 
 export type { TuningCache, TuningOptions, TuningResult } from "./autotune.ts";
+export type { Precision } from "./storage.ts";
 export type { TileName } from "./kernels/matmul_tiles.ts";
 export { type AdapterSummary, describeAdapters, type DeviceOptions } from "./device.ts";
-export { DEFAULT_LIMITS, type LoweringLimits, type MatmulShape, workspaceBytes } from "./lowering.ts";
+export { arenaBytes, DEFAULT_LIMITS, type LoweringLimits, type MatmulShape, workspaceBytes } from "./lowering.ts";
 
 /** How to open the backend. */
 export interface WebGpuOptions extends DeviceOptions {
-  /** Element type of activations and weights; sums are f32 in any case. */
-  readonly precision?: "f32";
   /**
    * How to find the fastest kernels for this adapter when a program is compiled; `false` keeps to rules of thumb.
    * A software adapter is never tuned. Results do not depend on it, bit for bit.
@@ -40,7 +39,7 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<WebGpu> {
   // Kernels use subgroups without asking for the extension by name, which Deno's compiler does not know and others insist on.
   const foreign = isForeign(options.gpu);
   const opened = await openDevice(foreign ? { ...options, subgroups: false } : options);
-  const backend = new WebGpuBackend(opened, { strict: foreign });
+  const backend = new WebGpuBackend(opened, { strict: foreign, precision: options.precision });
   if (options.tuning !== false && !opened.summary.fallback) backend.tuner = new Tuner(backend, options.tuning);
   return backend;
 }

@@ -12,6 +12,8 @@ export interface Kernel {
   readonly sources: readonly SourceFile[];
   /** Become `const NAME = value;`; whole numbers are u32. */
   readonly constants?: Readonly<Record<string, number>>;
+  /** It names f16, which must be announced. */
+  readonly half?: boolean;
 }
 
 /** A kernel made ready. */
@@ -23,7 +25,8 @@ export interface Pipeline {
 /** The WGSL of a kernel, and which file and line each of its lines came from. */
 export function assemble(kernel: Kernel): { code: string; origin: (line: number) => string } {
   const constants = Object.entries(kernel.constants ?? {}).map(([name, value]) => `const ${name} = ${value}u;`);
-  const parts: SourceFile[] = [{ file: `${kernel.name} constants`, text: constants.join("\n") }, ...kernel.sources];
+  const head = [...kernel.half ? ["enable f16;"] : [], ...constants].join("\n");
+  const parts: SourceFile[] = [{ file: `${kernel.name} constants`, text: head }, ...kernel.sources];
   const starts: number[] = [];
   let line = 1;
   for (const { text } of parts) {

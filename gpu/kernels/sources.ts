@@ -16,6 +16,7 @@ import centeredSoftmax from "./centered_softmax.wgsl" with { type: "text" };
 import checkFinite from "./check_finite.wgsl" with { type: "text" };
 import columnSum from "./column_sum.wgsl" with { type: "text" };
 import clearColumns from "./clear_columns.wgsl" with { type: "text" };
+import convert from "./convert.wgsl" with { type: "text" };
 import copy from "./copy.wgsl" with { type: "text" };
 import dinoLoss from "./dino_loss.wgsl" with { type: "text" };
 import ema from "./ema.wgsl" with { type: "text" };
@@ -66,6 +67,7 @@ const FILES = {
   check_finite: checkFinite,
   clear_columns: clearColumns,
   column_sum: columnSum,
+  convert,
   copy,
   dino_loss: dinoLoss,
   ema,

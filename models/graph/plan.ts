@@ -18,11 +18,16 @@ export interface MemoryPlan {
   readonly persistentByRole: Readonly<Record<string, number>>;
 }
 
+/** Bytes a tensor that owns its buffer takes; a backend may keep an activation in fewer than its elements have. */
+export type BytesOf = (root: Tensor) => number;
+
 interface Span {
   readonly root: Tensor;
   first: number;
   last: number;
   bytes: number;
+  /** Bytes it is kept in over those of its elements. */
+  density: number;
 }
 
 /** Bytes rounded up to the plan's alignment. */
@@ -34,9 +39,13 @@ export function aligned(bytes: number): number {
  * Assigns offsets to the activations of a program so that none that are alive together overlap.
  *
  * @param chunkBytes no activation crosses a multiple of this, so that the arena can be made of several buffers
+ * @param bytesOf how an activation is kept; default as its elements are
  */
-export function planMemory(program: Program, { chunkBytes = Infinity } = {}): MemoryPlan {
-  const spans = liveSpans(program);
+export function planMemory(
+  program: Program,
+  { chunkBytes = Infinity, bytesOf = byteLength }: { chunkBytes?: number; bytesOf?: BytesOf } = {},
+): MemoryPlan {
+  const spans = liveSpans(program, bytesOf);
   const shared = shareInPlace(program, spans);
   const offsets = placeSpans([...new Set(shared.values())], chunkBytes);
   const result = new Map<number, number>();
@@ -58,7 +67,7 @@ export function planMemory(program: Program, { chunkBytes = Infinity } = {}): Me
 }
 
 /** First and last operation that touches each activation. */
-function liveSpans(program: Program): Map<number, Span> {
+function liveSpans(program: Program, bytesOf: BytesOf): Map<number, Span> {
   const spans = new Map<number, Span>();
   program.ops.forEach((op, i) => {
     for (const t of tensorsOf(op)) {
@@ -66,7 +75,10 @@ function liveSpans(program: Program): Map<number, Span> {
       if (root.role !== "activation") continue;
       const span = spans.get(root.id);
       if (span) span.last = i;
-      else spans.set(root.id, { root, first: i, last: i, bytes: aligned(byteLength(root)) });
+      else {
+        const bytes = bytesOf(root);
+        spans.set(root.id, { root, first: i, last: i, bytes: aligned(bytes), density: bytes / byteLength(root) });
+      }
     }
   });
   return spans;
@@ -81,6 +93,7 @@ function shareInPlace(program: Program, spans: Map<number, Span>): Map<number, S
       if (!output || !input || output.base || input.base || output === input) continue;
       const from = shared.get(input.id), to = shared.get(output.id);
       if (!from || !to || from === to || from.last !== i || to.first !== i || from.bytes !== to.bytes) continue;
+      if (from.density !== to.density) continue; // element i lies elsewhere
       if (ruleOf(op).readsOutput?.(op).includes(outSlot)) continue;
       if (readElsewhere(op, inSlot, from, shared)) continue;
       from.last = to.last;

@@ -19,6 +19,29 @@ export function onGpu(name: string, test: (backend: WebGpuBackend) => Promise<vo
   });
 }
 
+if (adapter && !adapter.features.has("shader-f16" as GPUFeatureName)) {
+  console.log("tests/gpu: tests of f16 skipped, the adapter has no 16-bit floats (shader-f16)");
+}
+
+/** Registers a test that needs a device which stores f16. */
+export function onHalfGpu(name: string, test: (backend: WebGpuBackend) => Promise<void>, options = {}): void {
+  Deno.test({
+    name,
+    ignore: !adapter?.features.has("shader-f16" as GPUFeatureName),
+    sanitizeOps: false,
+    sanitizeResources: false,
+    fn: async () => {
+      const opened = await openDevice({ allowFallback: true, precision: "f16" });
+      const backend = new WebGpuBackend(opened, { precision: "f16", ...options });
+      try {
+        await test(backend);
+      } finally {
+        await backend.close();
+      }
+    },
+  });
+}
+
 /** Registers a test that is handed a fresh device. */
 export function withDevice(name: string, test: (opened: OpenedDevice) => Promise<void>): void {
   Deno.test({
