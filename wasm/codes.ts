@@ -45,6 +45,16 @@ export enum Code {
   record,
   topK,
   augment,
+  im2col,
+  col2im,
+  tapsBehind,
+  tapsBefore,
+  relu,
+  reluBackward,
+  maxPool,
+  maxPoolBackward,
+  averagePool,
+  averagePoolBackward,
 }
 
 /** Byte offsets inside a step. */

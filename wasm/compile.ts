@@ -10,11 +10,13 @@ import type { AnyLowering, Lowering, Lowerings } from "./lowering.ts";
 import { allocated, type Layout } from "./memory.ts";
 import { attentionLowerings } from "./ops/attention.ts";
 import { augmentLowerings } from "./ops/augment.ts";
+import { convolutionLowerings } from "./ops/convolution.ts";
 import { elementwiseLowerings } from "./ops/elementwise.ts";
 import { lossLowerings } from "./ops/loss.ts";
 import { matmulLowerings } from "./ops/matmul.ts";
 import { normLowerings } from "./ops/norm.ts";
 import { optimizerLowerings } from "./ops/optimizer.ts";
+import { poolingLowerings } from "./ops/pooling.ts";
 import { tokenLowerings } from "./ops/tokens.ts";
 
 const lowerings: Lowerings = {
@@ -26,6 +28,8 @@ const lowerings: Lowerings = {
   ...lossLowerings,
   ...optimizerLowerings,
   ...augmentLowerings,
+  ...convolutionLowerings,
+  ...poolingLowerings,
 };
 
 /** One step, before it is written to the shared memory. */

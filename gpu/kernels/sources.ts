@@ -6,6 +6,8 @@ import assembleTokens from "./assemble_tokens.wgsl" with { type: "text" };
 import assembleTokensBackward from "./assemble_tokens_backward.wgsl" with { type: "text" };
 import attentionDelta from "./attention_delta.wgsl" with { type: "text" };
 import attentionProbs from "./attention_probs.wgsl" with { type: "text" };
+import averagePool from "./average_pool.wgsl" with { type: "text" };
+import averagePoolBackward from "./average_pool_backward.wgsl" with { type: "text" };
 import batchNorm from "./batch_norm.wgsl" with { type: "text" };
 import batchNormBackward from "./batch_norm_backward.wgsl" with { type: "text" };
 import batchNormBackwardPartial from "./batch_norm_backward_partial.wgsl" with { type: "text" };
@@ -14,6 +16,7 @@ import batchNormStats from "./batch_norm_stats.wgsl" with { type: "text" };
 import centerUpdate from "./center_update.wgsl" with { type: "text" };
 import centeredSoftmax from "./centered_softmax.wgsl" with { type: "text" };
 import checkFinite from "./check_finite.wgsl" with { type: "text" };
+import col2im from "./col2im.wgsl" with { type: "text" };
 import columnSum from "./column_sum.wgsl" with { type: "text" };
 import clearColumns from "./clear_columns.wgsl" with { type: "text" };
 import convert from "./convert.wgsl" with { type: "text" };
@@ -27,16 +30,21 @@ import geluBackward from "./gelu_backward.wgsl" with { type: "text" };
 import gradientNorms from "./gradient_norms.wgsl" with { type: "text" };
 import gradientNormsTotal from "./gradient_norms_total.wgsl" with { type: "text" };
 import grid from "./grid.wgsl" with { type: "text" };
+import im2col from "./im2col.wgsl" with { type: "text" };
 import l2Normalize from "./l2_normalize.wgsl" with { type: "text" };
 import l2NormalizeBackward from "./l2_normalize_backward.wgsl" with { type: "text" };
 import layerNorm from "./layer_norm.wgsl" with { type: "text" };
 import layerNormBackward from "./layer_norm_backward.wgsl" with { type: "text" };
 import math from "./math.wgsl" with { type: "text" };
 import matmulSplitSum from "./matmul_split_sum.wgsl" with { type: "text" };
+import maxPool from "./max_pool.wgsl" with { type: "text" };
+import maxPoolBackward from "./max_pool_backward.wgsl" with { type: "text" };
 import optimizerPrepare from "./optimizer_prepare.wgsl" with { type: "text" };
 import optimizerUpdate from "./optimizer_update.wgsl" with { type: "text" };
 import patchify from "./patchify.wgsl" with { type: "text" };
 import record from "./record.wgsl" with { type: "text" };
+import relu from "./relu.wgsl" with { type: "text" };
+import reluBackward from "./relu_backward.wgsl" with { type: "text" };
 import resample from "./resample.wgsl" with { type: "text" };
 import rows from "./rows.wgsl" with { type: "text" };
 import scalar from "./scalar.wgsl" with { type: "text" };
@@ -45,6 +53,8 @@ import scatterRows from "./scatter_rows.wgsl" with { type: "text" };
 import scoreGradient from "./score_gradient.wgsl" with { type: "text" };
 import softmaxRows from "./softmax_rows.wgsl" with { type: "text" };
 import sum from "./sum.wgsl" with { type: "text" };
+import tapsBefore from "./taps_before.wgsl" with { type: "text" };
+import tapsBehind from "./taps_behind.wgsl" with { type: "text" };
 import topK from "./top_k.wgsl" with { type: "text" };
 import unpatchify from "./unpatchify.wgsl" with { type: "text" };
 import vec4 from "./vec4.wgsl" with { type: "text" };
@@ -57,6 +67,8 @@ const FILES = {
   assemble_tokens_backward: assembleTokensBackward,
   attention_delta: attentionDelta,
   attention_probs: attentionProbs,
+  average_pool: averagePool,
+  average_pool_backward: averagePoolBackward,
   batch_norm: batchNorm,
   batch_norm_backward: batchNormBackward,
   batch_norm_backward_partial: batchNormBackwardPartial,
@@ -66,6 +78,7 @@ const FILES = {
   centered_softmax: centeredSoftmax,
   check_finite: checkFinite,
   clear_columns: clearColumns,
+  col2im,
   column_sum: columnSum,
   convert,
   copy,
@@ -78,16 +91,21 @@ const FILES = {
   gradient_norms: gradientNorms,
   gradient_norms_total: gradientNormsTotal,
   grid,
+  im2col,
   l2_normalize: l2Normalize,
   l2_normalize_backward: l2NormalizeBackward,
   layer_norm: layerNorm,
   layer_norm_backward: layerNormBackward,
   math,
   matmul_split_sum: matmulSplitSum,
+  max_pool: maxPool,
+  max_pool_backward: maxPoolBackward,
   optimizer_prepare: optimizerPrepare,
   optimizer_update: optimizerUpdate,
   patchify,
   record,
+  relu,
+  relu_backward: reluBackward,
   resample,
   rows,
   scalar,
@@ -96,6 +114,8 @@ const FILES = {
   score_gradient: scoreGradient,
   softmax_rows: softmaxRows,
   sum,
+  taps_before: tapsBefore,
+  taps_behind: tapsBehind,
   top_k: topK,
   unpatchify,
   vec4,

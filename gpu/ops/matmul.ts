@@ -5,32 +5,60 @@ import { size } from "../../models/graph/tensor.ts";
 import { kernel } from "../kernels/sources.ts";
 import { matmulKernel } from "../kernels/matmul.ts";
 import { SPLIT_STEP } from "../kernels/matmul_tiles.ts";
-import type { Lowering } from "../lowering.ts";
+import type { Lowering, MatmulShape } from "../lowering.ts";
 import { widthOf } from "./elementwise.ts";
 import { emitLaneProduct } from "./lane_product.ts";
-import type { Binding } from "../dispatch.ts";
+import { type Binding, NOTHING } from "../dispatch.ts";
 
 /** Bits of the epilogue, as `epilogue.wgsl` has them. */
 const FLAG = { bias: 1, residual: 2, rowScale: 4, accumulate: 8, gelu: 16, keepsPre: 32, geluBackward: 64 };
 
 export function lowerMatmul(l: Lowering, op: OpOf<"matmul">): void {
-  const { m, n, k } = matmulExtents(op);
-  const { transA, transB, epilogue, accumulate } = op.attrs;
-  const { bias, residual, rowScale } = op.in;
+  const { epilogue, accumulate, transA, transB } = op.attrs;
+  const { bias, residual, rowScale } = op.in, extents = matmulExtents(op);
   const pre = op.in.pre ?? op.out.pre;
   const flags = (bias ? FLAG.bias : 0) | (residual ? FLAG.residual : 0) | (rowScale ? FLAG.rowScale : 0) |
     (accumulate ? FLAG.accumulate : 0) | (epilogue === "gelu" ? FLAG.gelu : 0) | (op.out.pre ? FLAG.keepsPre : 0) |
     (epilogue === "geluBackward" ? FLAG.geluBackward : 0);
-  const rowsPerScale = rowScale ? m / size(rowScale) : 1;
-  const gelu = epilogue !== "none";
-  const { tile, splits: wanted } = l.chooseMatmul({ m, n, k, transA, transB }, l.limits);
-  const a = l.of(op.in.a), b = l.of(op.in.b), c = l.of(op.out.c);
-  const epilogueSlots = [l.of(bias), l.of(residual), l.of(rowScale), l.of(pre)];
+  emitProduct(l, { ...extents, transA, transB }, [l.of(op.in.a), l.of(op.in.b), l.of(op.out.c)], {
+    flags,
+    rowsPerScale: rowScale ? extents.m / size(rowScale) : 1,
+    slots: [l.of(bias), l.of(residual), l.of(rowScale), l.of(pre)],
+  });
+}
+
+/** A product of matrices wherever they lie, with a bias or added to what is there. */
+export function emitPlainProduct(
+  l: Lowering,
+  shape: MatmulShape,
+  operands: readonly [a: Binding, b: Binding, c: Binding],
+  { bias, accumulate = false }: { bias?: Binding; accumulate?: boolean } = {},
+): void {
+  const flags = (bias ? FLAG.bias : 0) | (accumulate ? FLAG.accumulate : 0);
+  emitProduct(l, shape, operands, { flags, rowsPerScale: 1, slots: [bias ?? NOTHING, NOTHING, NOTHING, NOTHING] });
+}
+
+/** What happens to a product before it is stored; slots hold bias, residual, rowScale and pre. */
+interface Epilogue {
+  readonly flags: number;
+  readonly rowsPerScale: number;
+  readonly slots: readonly Binding[];
+}
+
+function emitProduct(
+  l: Lowering,
+  shape: MatmulShape,
+  [a, b, c]: readonly [Binding, Binding, Binding],
+  { flags, rowsPerScale, slots }: Epilogue,
+): void {
+  const { m, n, k, transA, transB } = shape;
+  const gelu = (flags & (FLAG.gelu | FLAG.geluBackward)) !== 0;
+  const { tile, splits: wanted } = l.chooseMatmul(shape, l.limits);
   const width = widthOf(n);
   const emitEpilogue = (partial: Binding, splits: number) =>
     l.emit(
       kernel("matmul_split_sum", { width, with: ["math", "epilogue"], constants: { WITH_GELU: 1 } }),
-      [partial, c, ...epilogueSlots],
+      [partial, c, ...slots],
       { u: [m * n / width, n / width, splits, flags, rowsPerScale] },
       Math.ceil(m * n / width / 256),
     );
@@ -48,16 +76,15 @@ export function lowerMatmul(l: Lowering, op: OpOf<"matmul">): void {
   const vector = widthOf(n, transA ? m : k, ...(transB ? [k] : [])) === 4;
   const tilesM = Math.ceil(m / tile.bm), tilesN = Math.ceil(n / tile.bn);
   const u = [m, n, k, flags, rowsPerScale, tilesM, tilesN, splits, perSplit];
-  const emit = (to: Binding, split: boolean, slots: readonly Binding[]) => {
+  const emit = (to: Binding, split: boolean, rest: readonly Binding[]) => {
     const variant = matmulKernel({ tile, transA, transB, vector, gelu: gelu && !split, split });
-    l.emit(variant, [a, b, to, ...slots], { u }, tilesM * tilesN * splits);
+    l.emit(variant, [a, b, to, ...rest], { u }, tilesM * tilesN * splits);
   };
   if (splits === 1) {
-    emit(c, false, epilogueSlots);
+    emit(c, false, slots);
     return;
   }
   const partial = l.scratch(splits * m * n * 4);
-  const none = l.of(undefined);
-  emit(partial, true, [none, none, none, none]);
+  emit(partial, true, [NOTHING, NOTHING, NOTHING, NOTHING]);
   emitEpilogue(partial, splits);
 }

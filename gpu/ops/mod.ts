@@ -5,12 +5,14 @@ import * as attention from "./attention.ts";
 import { lowerAugment } from "./augment.ts";
 import * as batchNorm from "./batch_norm.ts";
 import { lowerCopy } from "./copy.ts";
+import * as convolution from "./convolution.ts";
 import * as elementwise from "./elementwise.ts";
 import * as loss from "./loss.ts";
 import { lowerMatmul } from "./matmul.ts";
 import { lowerTopK } from "./neighbours.ts";
 import * as norm from "./norm.ts";
 import * as optimizer from "./optimizer.ts";
+import * as pooling from "./pooling.ts";
 import * as tokens from "./tokens.ts";
 
 type Lowerer<K extends OpKind> = (lowering: Lowering, op: OpOf<K>) => void;
@@ -50,6 +52,15 @@ const lowerers: { [K in OpKind]?: Lowerer<K> } = {
   ema: elementwise.lowerEma,
   checkFinite: optimizer.lowerCheckFinite,
   record: optimizer.lowerRecord,
+  conv2d: convolution.lowerConv2d,
+  conv2dInputGradient: convolution.lowerConv2dInputGradient,
+  conv2dWeightGradient: convolution.lowerConv2dWeightGradient,
+  relu: pooling.lowerRelu,
+  reluBackward: pooling.lowerReluBackward,
+  maxPool: pooling.lowerMaxPool,
+  maxPoolBackward: pooling.lowerMaxPoolBackward,
+  averagePool: pooling.lowerAveragePool,
+  averagePoolBackward: pooling.lowerAveragePoolBackward,
   topK: lowerTopK,
   augment: lowerAugment,
 };

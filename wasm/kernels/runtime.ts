@@ -15,6 +15,8 @@ import { centeredSoftmax, centerUpdate, dinoLoss } from "./loss";
 import { checkFinite, cutPieces, ema, gradientNorms, optimizerUpdate, record, reduceNorms } from "./optimizer";
 import { topK } from "./neighbours";
 import { augment } from "./augment";
+import { col2im, im2col, tapsBefore, tapsBehind } from "./convolution";
+import { averagePool, averagePoolBackward, maxPool, maxPoolBackward, relu, reluBackward } from "./pooling";
 
 // Milliseconds from the host's clock, for profiles.
 @external("env", "now")
@@ -211,6 +213,36 @@ export function execute(step: usize, chunk: u32): void {
       break;
     case Code.augment:
       augment(step, chunk);
+      break;
+    case Code.im2col:
+      im2col(step, chunk);
+      break;
+    case Code.col2im:
+      col2im(step, chunk);
+      break;
+    case Code.tapsBehind:
+      tapsBehind(step, chunk);
+      break;
+    case Code.tapsBefore:
+      tapsBefore(step, chunk);
+      break;
+    case Code.relu:
+      relu(step, chunk);
+      break;
+    case Code.reluBackward:
+      reluBackward(step, chunk);
+      break;
+    case Code.maxPool:
+      maxPool(step, chunk);
+      break;
+    case Code.maxPoolBackward:
+      maxPoolBackward(step, chunk);
+      break;
+    case Code.averagePool:
+      averagePool(step, chunk);
+      break;
+    case Code.averagePoolBackward:
+      averagePoolBackward(step, chunk);
       break;
   }
 }

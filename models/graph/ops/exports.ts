@@ -20,6 +20,24 @@ export {
 } from "./augment.ts";
 export { batchNorm, type BatchNormBackwardOp, type BatchNormOp, type BatchNormTensors } from "./batch_norm.ts";
 export {
+  conv2d,
+  type Conv2dInputGradientOp,
+  type Conv2dOp,
+  type Conv2dWeightGradientOp,
+  type Grid,
+  type Stride,
+} from "./convolution.ts";
+export {
+  averagePool,
+  type AveragePoolBackwardOp,
+  type AveragePoolOp,
+  maxPool,
+  type MaxPoolBackwardOp,
+  type MaxPoolOp,
+  type Window,
+} from "./pooling.ts";
+export { relu, type ReluBackwardOp, type ReluOp } from "./relu.ts";
+export {
   centeredSoftmax,
   type CenteredSoftmaxOp,
   type CenterUpdateOp,

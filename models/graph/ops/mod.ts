@@ -10,6 +10,9 @@ import * as loss from "./dino_loss.ts";
 import * as optimizer from "./optimizer.ts";
 import { type TopKOp, topKRule } from "./neighbours.ts";
 import { type AugmentOp, augmentRule } from "./augment.ts";
+import * as convolution from "./convolution.ts";
+import * as pooling from "./pooling.ts";
+import { type ReluBackwardOp, reluBackwardRule, type ReluOp, reluRule } from "./relu.ts";
 import type { OpRule } from "./rule.ts";
 
 /** Any operation. Backends switch on `kind`. */
@@ -48,6 +51,15 @@ export type Op =
   | optimizer.EmaOp
   | optimizer.CheckFiniteOp
   | optimizer.RecordOp
+  | convolution.Conv2dOp
+  | convolution.Conv2dInputGradientOp
+  | convolution.Conv2dWeightGradientOp
+  | ReluOp
+  | ReluBackwardOp
+  | pooling.MaxPoolOp
+  | pooling.MaxPoolBackwardOp
+  | pooling.AveragePoolOp
+  | pooling.AveragePoolBackwardOp
   | TopKOp
   | AugmentOp;
 
@@ -92,6 +104,15 @@ const rules: { [K in OpKind]: OpRule<OpOf<K>> } = {
   ema: optimizer.emaRule,
   checkFinite: optimizer.checkFiniteRule,
   record: optimizer.recordRule,
+  conv2d: convolution.conv2dRule,
+  conv2dInputGradient: convolution.conv2dInputGradientRule,
+  conv2dWeightGradient: convolution.conv2dWeightGradientRule,
+  relu: reluRule,
+  reluBackward: reluBackwardRule,
+  maxPool: pooling.maxPoolRule,
+  maxPoolBackward: pooling.maxPoolBackwardRule,
+  averagePool: pooling.averagePoolRule,
+  averagePoolBackward: pooling.averagePoolBackwardRule,
   topK: topKRule,
   augment: augmentRule,
 };

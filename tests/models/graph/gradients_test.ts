@@ -5,6 +5,9 @@ import { batchNorm } from "../../../models/graph/ops/batch_norm.ts";
 import { add, emitCopy, emitSum, gelu } from "../../../models/graph/ops/elementwise.ts";
 import { attention } from "../../../models/graph/ops/attention.ts";
 import { dinoLoss } from "../../../models/graph/ops/dino_loss.ts";
+import { conv2d } from "../../../models/graph/ops/convolution.ts";
+import { averagePool, maxPool } from "../../../models/graph/ops/pooling.ts";
+import { relu } from "../../../models/graph/ops/relu.ts";
 import { linear, matmul } from "../../../models/graph/ops/matmul.ts";
 import { l2Normalize, layerNorm, weightNorm } from "../../../models/graph/ops/norm.ts";
 import { assembleTokens, gatherRows, patchify, resample } from "../../../models/graph/ops/tokens.ts";
@@ -123,6 +126,20 @@ Deno.test("gradient of batch norm, training and evaluation", async () => {
     });
   }
 });
+
+Deno.test("gradient of a residual block of convolutions, with pooling before and after", () =>
+  checkGradient(
+    { x: [2 * 7 * 6, 3], stem: [4, 3, 3, 3], b: [4], w1: [4, 4, 3, 3], w2: [5, 4, 1, 1], shortcut: [5, 4, 1, 1] },
+    (p, { x, stem, b, w1, w2, shortcut }) => {
+      const started = conv2d(p, x, { images: 2, height: 7, width: 6 }, stem, { padding: 1, bias: b });
+      const pooled = maxPool(p, started.y, started.grid, { kernel: 3, stride: 2, padding: 1 });
+      const inner = conv2d(p, pooled.y, pooled.grid, w1, { stride: 2, padding: 1 });
+      const branch = conv2d(p, inner.y, inner.grid, w2).y;
+      const straight = conv2d(p, pooled.y, pooled.grid, shortcut, { stride: 2 }).y;
+      const joined = relu(p, branch, straight);
+      return averagePool(p, relu(p, add(p, joined, branch), joined), 2);
+    },
+  ));
 
 Deno.test("gradient of attention, of all tokens and of the first alone", async () => {
   for (const queries of [5, 1]) {

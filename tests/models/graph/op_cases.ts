@@ -617,6 +617,121 @@ function* optimizerCases(): Generator<OpCase> {
   });
 }
 
+function* convolutionCases(): Generator<OpCase> {
+  // images, H, W, C, O, kernel, stride, padding: odd borders, windows that reach over both sides, a window of one pixel.
+  const shapes = [
+    [2, 7, 5, 3, 6, 7, 2, 3],
+    [1, 6, 9, 4, 8, 3, 1, 1],
+    [3, 5, 5, 8, 12, 3, 2, 1],
+    [2, 7, 4, 5, 3, 1, 2, 0],
+    [1, 2, 2, 1, 1, 3, 1, 1],
+    [2, 9, 8, 20, 17, 2, 3, 0],
+    [1, 19, 23, 16, 32, 3, 1, 1],
+  ];
+  for (const [images, height, width, C, O, kernel, stride, padding] of shapes) {
+    const attrs = { images, height, width, stride, padding };
+    const what = `${images}×${height}×${width}×${C} to ${O}, window ${kernel}, stride ${stride}`;
+    const side = (n: number) => Math.floor((n + 2 * padding - kernel) / stride) + 1;
+    const rows = images * height * width, rowsOut = images * side(height) * side(width);
+    const weight = [O, C, kernel, kernel];
+    for (const biased of [false, true]) {
+      const b = build(`conv2d ${what}${biased ? " + bias" : ""}`);
+      const bias = biased ? b.input("bias", [O], 3) : undefined;
+      yield b.done(sumTolerance(C * kernel ** 2), {
+        kind: "conv2d",
+        in: { x: b.input("x", [rows, C]), weight: b.input("weight", weight), bias },
+        out: { y: b.output("y", [rowsOut, O]) },
+        attrs,
+      });
+    }
+    for (const accumulate of [false, true]) {
+      const start = accumulate ? 1 : undefined, named = `${what}${accumulate ? ", accumulated" : ""}`;
+      let b = build(`conv2dInputGradient ${named}`);
+      yield b.done(sumTolerance(O * kernel ** 2), {
+        kind: "conv2dInputGradient",
+        in: { dy: b.input("dy", [rowsOut, O]), weight: b.input("weight", weight) },
+        out: { dx: b.output("dx", [rows, C], start) },
+        attrs: { ...attrs, accumulate },
+      });
+      b = build(`conv2dWeightGradient ${named}`);
+      yield b.done(sumTolerance(rowsOut), {
+        kind: "conv2dWeightGradient",
+        in: { dy: b.input("dy", [rowsOut, O]), x: b.input("x", [rows, C]) },
+        out: { dweight: b.output("dweight", weight, start) },
+        attrs: { ...attrs, accumulate },
+      });
+    }
+  }
+}
+
+function* poolingCases(): Generator<OpCase> {
+  for (const [images, height, width, C, kernel, stride, padding] of [[2, 7, 6, 5, 3, 2, 1], [1, 4, 9, 8, 2, 2, 0]]) {
+    const attrs = { images, height, width, kernel, stride, padding };
+    const side = (n: number) => Math.floor((n + 2 * padding - kernel) / stride) + 1;
+    const rows = images * height * width, rowsOut = images * side(height) * side(width);
+    const b = build(`maxPool ${images}×${height}×${width}×${C}, window ${kernel}`);
+    yield b.done(0, {
+      kind: "maxPool",
+      // Halves repeat: of equals the first counts.
+      in: { x: b.input("x", [rows, C], (i) => Math.round(Math.sin(i * i) * 2) / 2 - 3) },
+      out: { y: b.output("y", [rowsOut, C]), tap: b.output("tap", [rowsOut, C], undefined, "i32") },
+      attrs,
+    });
+    for (const accumulate of [false, true]) {
+      const b = build(`maxPoolBackward ${kernel}${accumulate ? " accumulated" : ""}`);
+      // Taps that some window in the middle of an image could have; what falls outside the image contributes nothing.
+      const tap = b.integers("tap", [rowsOut, C], Array.from({ length: rowsOut * C }, (_, i) => i % kernel ** 2));
+      yield b.done(9 * EPS, {
+        kind: "maxPoolBackward",
+        in: { dy: b.input("dy", [rowsOut, C]), tap },
+        out: { dx: b.output("dx", [rows, C], accumulate ? 1 : undefined) },
+        attrs: { ...attrs, accumulate },
+      });
+    }
+  }
+  for (const [images, pixels, C] of [[1, 1, 1], [3, 49, 33], [2, 1029, 8]]) {
+    let b = build(`averagePool ${images}×${pixels}×${C}`);
+    yield b.done(sumTolerance(pixels), {
+      kind: "averagePool",
+      in: { x: b.input("x", [images * pixels, C]) },
+      out: { y: b.output("y", [images, C]) },
+      attrs: { images },
+    });
+    for (const accumulate of [false, true]) {
+      b = build(`averagePoolBackward ${images}×${pixels}×${C}${accumulate ? " accumulated" : ""}`);
+      yield b.done(2 * EPS, {
+        kind: "averagePoolBackward",
+        in: { dy: b.input("dy", [images, C]) },
+        out: { dx: b.output("dx", [images * pixels, C], accumulate ? 1 : undefined) },
+        attrs: { images, accumulate },
+      });
+    }
+  }
+  for (const n of [1, 63, 1025]) {
+    for (const residual of [false, true]) {
+      const b = build(`relu ${n}${residual ? " + residual" : ""}`);
+      yield b.done(EPS, {
+        kind: "relu",
+        in: { x: b.input("x", [n]), residual: residual ? b.input("residual", [n]) : undefined },
+        out: { y: b.output("y", [n]) },
+        attrs: {},
+      });
+    }
+    for (const accumulate of [false, true]) {
+      const b = build(`reluBackward ${n}${accumulate ? " accumulated" : ""}`);
+      yield b.done(EPS, {
+        kind: "reluBackward",
+        in: { dy: b.input("dy", [n]), y: b.input("y", [n], (i) => Math.max(0, Math.sin(i * i))) },
+        out: { dx: b.output("dx", [n], accumulate ? 1 : undefined) },
+        attrs: { accumulate },
+      });
+    }
+  }
+  const b = build("relu in place");
+  const x = b.inOut("x", [77]);
+  yield b.done(EPS, { kind: "relu", in: { x, residual: b.input("residual", [77]) }, out: { y: x }, attrs: {} });
+}
+
 function* neighbourCases(): Generator<OpCase> {
   for (const [rows, columns, k] of [[1, 1, 1], [5, 601, 20], [3, 33, 33], [2, 2500, 200]]) {
     const b = build(`topK ${k} of ${rows}×${columns}`);
@@ -642,6 +757,8 @@ export function opCases(): OpCase[] {
     ...tokenCases(),
     ...lossCases(),
     ...optimizerCases(),
+    ...convolutionCases(),
+    ...poolingCases(),
     ...neighbourCases(),
   ];
 }
