@@ -1,83 +1,159 @@
-// Nearest neighbours on a device: a matrix product and a selection for each block of the database, merged on the host.
+// Nearest neighbours on a device: the database stays there in blocks, each a matrix product and a selection that goes on from the last.
 
 import type { Backend, Executable } from "../../models/graph/backend.ts";
 import { matmul } from "../../models/graph/ops/matmul.ts";
-import { topK } from "../../models/graph/ops/neighbours.ts";
+import { type Selected, topK } from "../../models/graph/ops/neighbours.ts";
 import { Program } from "../../models/graph/program.ts";
-import { type Tensor, tensor } from "../../models/graph/tensor.ts";
+import { type Role, type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { emptyNeighbours, type Neighbours, type NeighbourSearch, selectNeighbours } from "./knn.ts";
 
-// 256 × 8192 similarities take 8 MB: large enough to keep a device busy, small beside any model.
-const QUERIES = 256;
-const ROWS = 8192;
+/** How a search is cut into pieces; results do not depend on it. */
+export interface SearchSizes {
+  /** Queries of a run. */
+  readonly queries: number;
+  /** Rows of the database in a block. */
+  readonly rows: number;
+  /** Blocks that are on the device together. */
+  readonly blocks: number;
+  /** Neighbours from which ranking all similarities on the host is faster than selecting on the device. */
+  readonly mostSelected: number;
+}
 
-// Selection on a device compares every winner with every other: for whole rankings a heap on the host is faster.
-const MOST_SELECTED = 1024;
+/** 8 MB of similarities: large enough to keep a processor busy, small beside any model. Selecting is one core's work there. */
+const PROCESSOR: SearchSizes = { queries: 256, rows: 8192, blocks: 16, mostSelected: 1024 };
+/** 134 MB of similarities, and at a width of 384 up to 1 GB of database: a wait for a GPU costs ten milliseconds. */
+const GPU: SearchSizes = { queries: 2048, rows: 16384, blocks: 40, mostSelected: 8192 };
 
-interface Block {
+/** Rows of the database on the device, and what is computed with them. */
+interface Bank {
   readonly k: number;
   readonly queries: Tensor;
-  readonly database: Tensor;
-  /** Values and indices of the k best, or all similarities, [queries, rows]. */
-  readonly outputs: { readonly values: Tensor; readonly indices: Tensor } | { readonly similarities: Tensor };
+  readonly blocks: readonly Tensor[];
+  /** Values and indices of the k best, or of the only block all similarities, [queries, rows]. */
+  readonly outputs: Selected | { readonly similarities: Tensor };
   readonly executable: Executable;
 }
 
 /** A search that runs on `backend`. Equal similarities are ordered by row. */
-export function deviceSearch(backend: Backend): NeighbourSearch {
+export function deviceSearch(backend: Backend, sizes: Partial<SearchSizes> = {}): NeighbourSearch {
+  const software = (backend as { adapter?: { fallback: boolean } }).adapter?.fallback ?? true;
+  const cut = { ...backend.name === "webgpu" && !software ? GPU : PROCESSOR, ...sizes };
   return async (queries, database, dim, k) => {
-    const count = queries.length / dim;
-    const size = database.length / dim;
-    const chunk = Math.min(QUERIES, count);
+    const count = queries.length / dim, size = database.length / dim;
+    const blocks = k > cut.mostSelected ? 1 : cut.blocks;
     let found: Neighbours | undefined;
-    for (let start = 0; start < size; start += ROWS) {
-      const rows = Math.min(ROWS, size - start);
-      const block = await compileBlock(backend, chunk, rows, dim, Math.min(k, rows));
-      backend.write(block.database, database.subarray(start * dim, (start + rows) * dim));
-      const here = await searchBlock(backend, block, queries, count, chunk, dim);
-      for (let i = 0; i < here.indices.length; i++) here.indices[i] += start;
-      found = found ? merge(found, here, k) : here;
-      block.executable.dispose();
-      backend.free(block.queries, block.database, ...Object.values(block.outputs));
+    for (let start = 0; start < size; start += cut.rows * blocks) {
+      const rows = Math.min(cut.rows * blocks, size - start);
+      const bank = await loadBank(backend, database.subarray(start * dim, (start + rows) * dim), dim, {
+        k: Math.min(k, rows),
+        queries: Math.min(cut.queries, count),
+        cut,
+      });
+      try {
+        const here = await searchBank(backend, bank, queries, dim);
+        for (let i = 0; i < here.indices.length; i++) here.indices[i] += start;
+        found = found ? merge(found, here, k) : here;
+      } finally {
+        freeBank(backend, bank);
+      }
     }
     return found ?? emptyNeighbours(count, 0);
   };
 }
 
-async function compileBlock(backend: Backend, chunk: number, rows: number, dim: number, k: number): Promise<Block> {
-  const program = new Program("neighbours");
-  const queries = tensor("queries", [chunk, dim], "input");
-  const database = tensor("database", [rows, dim], "input");
-  const onHost = k > MOST_SELECTED;
-  const into = onHost ? tensor("similarities", [chunk, rows], "output") : undefined;
-  const similarities = matmul(program, queries, database, { transB: true, into });
-  const outputs = onHost ? { similarities } : topK(program, similarities, k);
-  return { k, queries, database, outputs, executable: await backend.compile(program) };
+/**
+ * A search among rows that stay on the device, for queries that come in several calls. `close` frees them.
+ *
+ * @param queries as many as a call will ask with, or more
+ * @throws {RangeError} if more neighbours are asked for than a device selects
+ */
+export async function openNeighbours(
+  backend: Backend,
+  database: Float32Array,
+  dim: number,
+  { k, queries, sizes = {} }: { k: number; queries: number; sizes?: Partial<SearchSizes> },
+): Promise<{ search(queries: Float32Array): Promise<Neighbours>; close(): void }> {
+  const rows = database.length / dim;
+  const cut = { ...GPU, blocks: Infinity, ...sizes };
+  if (k > cut.mostSelected) throw new RangeError(`neighbours: k = ${k}; a device selects up to ${cut.mostSelected}`);
+  const options = { k: Math.min(k, rows), queries: Math.min(cut.queries, queries), cut };
+  const bank = await loadBank(backend, database, dim, options);
+  return {
+    search: (asked) => searchBank(backend, bank, asked, dim),
+    close: () => freeBank(backend, bank),
+  };
 }
 
-async function searchBlock(
+async function loadBank(
   backend: Backend,
-  block: Block,
+  database: Float32Array,
+  dim: number,
+  { k, queries: count, cut }: { k: number; queries: number; cut: SearchSizes },
+): Promise<Bank> {
+  const size = database.length / dim;
+  const program = new Program("neighbours");
+  const queries = tensor("queries", [count, dim], "input");
+  const blocks: Tensor[] = [];
+  const block = (start: number, rows: number) => {
+    const t = tensor("database", [rows, dim], "input");
+    backend.write(t, database.subarray(start * dim, (start + rows) * dim));
+    blocks.push(t);
+    return t;
+  };
+  if (k > cut.mostSelected) {
+    const similarities = tensor("similarities", [count, size], "output");
+    matmul(program, queries, block(0, size), { transB: true, into: similarities });
+    return { k, queries, blocks, outputs: { similarities }, executable: await backend.compile(program) };
+  }
+  const selection = (role: Role): Selected => ({
+    values: tensor("best values", [count, k], role),
+    indices: tensor("best indices", [count, k], role, "i32"),
+  });
+  const outputs = selection("output");
+  let earlier: Selected | undefined;
+  let first = 0;
+  while (first < size) {
+    // The first block must hold k rows, so that every later one has a full selection to go on from.
+    const rows = Math.min(Math.max(cut.rows, first === 0 ? k : 1), size - first);
+    const scores = matmul(program, queries, block(first, rows), { transB: true });
+    const into = first + rows < size ? selection("activation") : outputs;
+    earlier = topK(program, scores, k, { earlier, first, into });
+    first += rows;
+  }
+  return { k, queries, blocks, outputs, executable: await backend.compile(program) };
+}
+
+function freeBank(backend: Backend, { queries, blocks, outputs, executable }: Bank): void {
+  executable.dispose();
+  backend.free(queries, ...blocks, ...Object.values(outputs) as Tensor[]);
+}
+
+async function searchBank(
+  backend: Backend,
+  bank: Bank,
   queries: Float32Array,
-  count: number,
-  chunk: number,
   dim: number,
 ): Promise<Neighbours> {
-  const { k, outputs } = block;
+  const { k, outputs } = bank, [chunk] = bank.queries.shape;
+  const count = queries.length / dim;
   const found = emptyNeighbours(count, k);
   for (let start = 0; start < count; start += chunk) {
     // The last chunk begins earlier and repeats some queries: one program serves all.
-    const from = Math.min(start, count - chunk);
-    backend.write(block.queries, queries.subarray(from * dim, (from + chunk) * dim));
-    await block.executable.run();
+    const from = Math.max(0, Math.min(start, count - chunk));
+    backend.write(bank.queries, queries.subarray(from * dim, Math.min(from + chunk, count) * dim));
+    const running = bank.executable.run();
     if ("similarities" in outputs) {
-      const all = await backend.read(outputs.similarities) as Float32Array;
-      const rows = all.length / chunk;
-      for (let q = 0; q < chunk; q++) selectNeighbours(all.subarray(q * rows, (q + 1) * rows), found, from + q);
+      await running;
+      const all = await backend.read(outputs.similarities) as Float32Array, rows = all.length / chunk;
+      for (let q = 0; q < chunk && from + q < count; q++) {
+        selectNeighbours(all.subarray(q * rows, (q + 1) * rows), found, from + q);
+      }
       continue;
     }
-    found.similarities.set(await backend.read(outputs.values) as Float32Array, from * k);
-    found.indices.set(await backend.read(outputs.indices) as Int32Array, from * k);
+    const [values, indices] = await Promise.all([backend.read(outputs.values), backend.read(outputs.indices), running]);
+    const length = Math.min(chunk, count - from) * k;
+    found.similarities.set((values as Float32Array).subarray(0, length), from * k);
+    found.indices.set((indices as Int32Array).subarray(0, length), from * k);
   }
   return found;
 }

@@ -56,6 +56,7 @@ import sum from "./sum.wgsl" with { type: "text" };
 import tapsBefore from "./taps_before.wgsl" with { type: "text" };
 import tapsBehind from "./taps_behind.wgsl" with { type: "text" };
 import topK from "./top_k.wgsl" with { type: "text" };
+import topKRank from "./top_k_rank.wgsl" with { type: "text" };
 import unpatchify from "./unpatchify.wgsl" with { type: "text" };
 import vec4 from "./vec4.wgsl" with { type: "text" };
 import weightNormBackward from "./weight_norm_backward.wgsl" with { type: "text" };
@@ -117,6 +118,7 @@ const FILES = {
   taps_before: tapsBefore,
   taps_behind: tapsBehind,
   top_k: topK,
+  top_k_rank: topKRank,
   unpatchify,
   vec4,
   weight_norm_backward: weightNormBackward,

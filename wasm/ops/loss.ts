@@ -50,7 +50,9 @@ export const lossLowerings: Lowerings = {
   },
 
   topK(op, to) {
-    const { scores } = op.in, { values, indices } = op.out, [rows, columns] = asMatrix(scores);
-    to.step(Code.topK, rows, [to.at(scores), to.at(values), to.at(indices), columns, op.attrs.k]);
+    const { scores, earlierValues, earlierIndices } = op.in, { values, indices } = op.out;
+    const [rows, columns] = asMatrix(scores), { k, first = 0 } = op.attrs;
+    const places = [scores, values, indices, earlierValues, earlierIndices].map((t) => to.at(t));
+    to.step(Code.topK, rows, [...places, columns, k, first]);
   },
 };

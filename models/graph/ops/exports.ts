@@ -61,7 +61,7 @@ export {
   type SumOp,
 } from "./elementwise.ts";
 export { linear, matmul, type MatmulOp } from "./matmul.ts";
-export { topK, type TopKOp } from "./neighbours.ts";
+export { type Selected, topK, type TopKOp, type TopKOptions } from "./neighbours.ts";
 export {
   l2Normalize,
   type L2NormalizeBackwardOp,
