@@ -31,6 +31,16 @@ const fields = {
   }),
   dropPath: number(0.1, "stochastic depth of the last block", { min: 0, max: 0.99 }),
   mixup: number(0.8, "images are mixed in pairs with shares from Beta(N, N), at most 1; 0: not", { min: 0, max: 1 }),
+  cutmix: number(1, "or each gets a rectangle of another, of an area from Beta(N, N), at most 1; 0: not", {
+    min: 0,
+    max: 1,
+  }),
+  randAugment: number(9, "magnitude of RandAugment, two of fifteen operations an image; 0: none", { min: 0, max: 10 }),
+  erasing: number(0.25, "probability that a rectangle of an image becomes noise", { min: 0, max: 1 }),
+  averageDecay: number(0, "what a running average of the network keeps at an update, such as 0.999; 0: no average", {
+    min: 0,
+    max: 0.99999999,
+  }),
   labelSmoothing: number(0.1, "share of a label spread over all classes", { min: 0, max: 0.99 }),
   batchSize: integer(64, "images of an update", { min: 1, unit: "images" }),
   cropSize: integer(null, "side of the crop; auto: what the network was trained on", { min: 1, unit: "pixels" }),
@@ -43,8 +53,8 @@ export const command: EvaluationCommand<typeof fields> = {
   name: "finetune",
   usage: "finetune RUN|WEIGHTS --data DIR [--val DIR] --out tuned.safetensors [flags]",
   about:
-    "Fine-tunes the whole network on labelled images, as DeiT is trained: AdamW, mixup, smoothed labels, stochastic " +
-    "depth; random crops and flips, without RandAugment, CutMix and erasing.",
+    "Fine-tunes the whole network on labelled images, as DeiT is trained: AdamW, RandAugment, erasing, mixup and CutMix, " +
+    "smoothed labels, stochastic depth. Small images and short runs want less of it: --rand-augment 0 --erasing 0.",
   fields,
   sources: labelledSources,
   prepare: ({ out, epochs, warmupEpochs }) => {
@@ -76,6 +86,10 @@ export const command: EvaluationCommand<typeof fields> = {
       layerDecay: flags.layerDecay,
       dropPath: flags.dropPath,
       mixup: flags.mixup,
+      cutmix: flags.cutmix,
+      randAugment: flags.randAugment,
+      erasing: flags.erasing,
+      averageDecay: flags.averageDecay,
       labelSmoothing: flags.labelSmoothing,
       seed: flags.seed,
     };
@@ -101,10 +115,10 @@ export const command: EvaluationCommand<typeof fields> = {
     });
     const validate = async () => {
       const rows = await extractor.extract(test.source, test.indices, signal);
-      const state = (await tuner.state()).parameters;
+      const { average, parameters } = await tuner.state();
       const part = (name: string) => {
         const { offset, length } = segments.find((s) => s.name === name)!;
-        return state.subarray(offset, offset + length);
+        return (average.length > 0 ? average : parameters).subarray(offset, offset + length);
       };
       const logits = classify(rows, part("classifier.weight"), part("classifier.bias"));
       return scoreLogits(logits, test.labels, classes, batch);
@@ -113,7 +127,7 @@ export const command: EvaluationCommand<typeof fields> = {
     let best = found?.best ?? 0;
     for (let epoch = found?.epochs ?? 0; epoch < flags.epochs; epoch++) {
       const order = epochPermutation(n, flags.seed, epoch);
-      const choose = flipAndCrop(flags.seed, epoch);
+      const choose = flipAndCrop(flags.seed, epoch, "bicubic");
       const batches = Array.from(
         { length: stepsPerEpoch },
         (_, s) => Uint32Array.from({ length: batch }, (_, i) => train.indices[order[Math.min(s * batch + i, n - 1)]]),

@@ -1,4 +1,4 @@
-// Fine-tuning a backbone and a classifier on labelled images: AdamW, layer-wise decay of the rate, mixup, smoothed labels.
+// Fine-tuning a backbone and a classifier on labelled images, as DeiT is trained: AdamW, layer-wise rates, mixed images.
 
 import {
   backboneBufferShapes,
@@ -34,14 +34,15 @@ import { Program } from "../../models/graph/program.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { type CropParameters, CropPlanner } from "../../models/image/crop.ts";
 import type { Parameters } from "../../models/vit.ts";
-import { CounterRandom, STREAM } from "../../models/rng.ts";
 import type { PixelExtremes } from "../crop_feed.ts";
 import { cropCapacity } from "../data/multicrop.ts";
 import type { PixelBatch } from "../data/dataset.ts";
 import { DropPath } from "../drop_path.ts";
 import { cosineAt } from "../schedule.ts";
 import { crossEntropy } from "./cross_entropy.ts";
+import { cropExtremes, cropsOnHost, makeCrops } from "./finetune_crops.ts";
 import { initialWeights } from "./linear.ts";
+import { drawMixing, mixedTargets } from "./mixing.ts";
 
 /** Extents and hyperparameters; the defaults are DeiT's, which the paper fine-tunes with. */
 export interface FinetuneOptions {
@@ -71,6 +72,14 @@ export interface FinetuneOptions {
   readonly dropPath?: number;
   /** Images are mixed in pairs with shares from Beta(mixup, mixup); 0 mixes none. */
   readonly mixup?: number;
+  /** Or each gets a rectangle of the other, of an area from Beta(cutmix, cutmix); as often as mixup where both are wanted. */
+  readonly cutmix?: number;
+  /** Magnitude of RandAugment, 0 … 10; 0: none. */
+  readonly randAugment?: number;
+  /** Probability that a rectangle of an image becomes noise. */
+  readonly erasing?: number;
+  /** Share that a running average of the parameters keeps at each update; 0: there is none, and the last ones count. */
+  readonly averageDecay?: number;
   /** Share of a label spread over all classes. */
   readonly labelSmoothing?: number;
   /** Of the classifier, mixing and depth. */
@@ -93,6 +102,8 @@ export interface FinetuneState {
   readonly first: Float32Array;
   /** AdamW's second moments. */
   readonly second: Float32Array;
+  /** Running average of the parameters; empty where there is none. */
+  readonly average: Float32Array;
   /** Updates made. */
   readonly step: number;
 }
@@ -106,6 +117,8 @@ export class Finetuner {
   readonly #first: Arena;
   readonly #second: Arena;
   readonly #gradients: Arena;
+  readonly #average?: Arena;
+  readonly #averageDecay = tensor("finetune.averageDecay", [1], "input");
   readonly #groups: Tensor;
   readonly #targets: Tensor;
   readonly #rowWeights: Tensor;
@@ -131,6 +144,7 @@ export class Finetuner {
     this.#first = new Arena("finetune.first", segments, "state");
     this.#second = new Arena("finetune.second", segments, "state");
     this.#gradients = new Arena("finetune.gradient", segments, "state");
+    if (options.averageDecay > 0) this.#average = new Arena("finetune.average", segments);
     this.#norms = tensor("finetune.norms", [segments.length, NORM_COLUMNS], "state");
     this.#groups = tensor("finetune.groups", [2 * (layerCount(backbone) + 2), GROUP_COLUMNS], "input");
     this.#targets = tensor("finetune.targets", [batch, classes], "input");
@@ -161,6 +175,10 @@ export class Finetuner {
       layerDecay: 1,
       dropPath: 0.1,
       mixup: 0.8,
+      cutmix: 1,
+      randAugment: 9,
+      erasing: 0.25,
+      averageDecay: 0,
       labelSmoothing: 0.1,
       ...options,
     };
@@ -170,22 +188,25 @@ export class Finetuner {
     if (!(full.labelSmoothing >= 0 && full.labelSmoothing < 1)) {
       throw new RangeError(`finetune: labelSmoothing ${full.labelSmoothing} is not at least 0 and below 1`);
     }
-    const tuner = new Finetuner(backend, full, extremes);
+    if (!(full.averageDecay >= 0 && full.averageDecay < 1)) {
+      throw new RangeError(`finetune: averageDecay ${full.averageDecay} is not at least 0 and below 1`);
+    }
+    const tuner = new Finetuner(backend, full, cropsOnHost(full) ? cropExtremes(full.cropSize) : extremes);
     tuner.#executable = await backend.compile(tuner.#program());
     const head = initialWeights(full.classes, full.backbone.embedDim, full.seed);
-    backend.write(
-      tuner.parameters.flat,
-      packSegments(tuner.parameters.segments, ({ name }) => {
-        return name === CLASSIFIER[0] ? head.weight : name === CLASSIFIER[1] ? head.bias : weights(name);
-      }),
-    );
+    const start = packSegments(tuner.parameters.segments, ({ name }) => {
+      return name === CLASSIFIER[0] ? head.weight : name === CLASSIFIER[1] ? head.bias : weights(name);
+    });
+    backend.write(tuner.parameters.flat, start);
+    tuner.#writeAverage(start);
     tuner.#writeBuffers(packSegments(tuner.buffers.segments, ({ name }) => weights(name)));
     return tuner;
   }
 
-  /** Parameters of the backbone as they are now, for evaluation on the same backend. */
+  /** Parameters of the backbone that count, for evaluation on the same backend: the average where there is one. */
   get backbone(): Parameters {
-    return (name) => this.buffers.tensors.get(name) ?? this.parameters.get(name);
+    const arena = this.#average ?? this.parameters;
+    return (name) => this.buffers.tensors.get(name) ?? arena.get(name);
   }
 
   /** Updates made so far. */
@@ -201,17 +222,14 @@ export class Finetuner {
    * @param labels of the first images; a shorter last batch is filled up with images that count for nothing
    */
   async update(pixels: PixelBatch, crops: CropParameters[], labels: ArrayLike<number>): Promise<void> {
-    const { batch, classes, mixup, labelSmoothing, seed } = this.options;
+    const { batch, classes, cropSize, mixup, labelSmoothing, seed } = this.options;
     const n = labels.length;
-    const random = new CounterRandom(seed, STREAM.evaluation, this.#step, 1);
-    const own = mixup > 0 ? beta(random, mixup) : 1;
-    const targets = new Float32Array(batch * classes), rowWeights = new Float32Array(batch).fill(1 / n, 0, n);
-    const floor = labelSmoothing / classes;
-    for (let i = 0; i < n; i++) {
-      targets.fill(floor, i * classes, (i + 1) * classes);
-      targets[i * classes + labels[i]] += own * (1 - labelSmoothing);
-      targets[i * classes + labels[n - 1 - i]] += (1 - own) * (1 - labelSmoothing); // its partner from the other end
+    const { own, box } = drawMixing(this.options, cropSize, seed, this.#step);
+    if (cropsOnHost(this.options)) {
+      ({ batch: pixels, crops } = makeCrops(this.options, pixels, crops, n, this.#step, box));
     }
+    const targets = mixedTargets(labels, batch, classes, own, labelSmoothing);
+    const rowWeights = new Float32Array(batch).fill(1 / n, 0, n);
     const { backend } = this;
     backend.write(this.#pixels, pixels.pixels);
     for (const [i, tables] of this.#tables.entries()) {
@@ -221,8 +239,9 @@ export class Finetuner {
       backend.write(tables.taps, this.#planner.taps.slice(0, words));
     }
     if (mixup > 0) {
-      backend.write(this.#shares[0], new Float32Array(batch).fill(own));
-      backend.write(this.#shares[1], new Float32Array(batch).fill(1 - own));
+      const kept = box ? 1 : own; // a rectangle is in the pixels already
+      backend.write(this.#shares[0], new Float32Array(batch).fill(kept));
+      backend.write(this.#shares[1], new Float32Array(batch).fill(1 - kept));
     }
     backend.write(this.#targets, targets);
     backend.write(this.#rowWeights, rowWeights);
@@ -248,14 +267,16 @@ export class Finetuner {
       buffers: await read(this.buffers),
       first: await read(this.#first),
       second: await read(this.#second),
+      average: this.#average ? await read(this.#average) : new Float32Array(),
       step: this.#step,
     };
   }
 
   /** Puts back what {@linkcode state} gave. */
-  restore({ parameters, buffers, first, second, step }: FinetuneState): void {
+  restore({ parameters, buffers, first, second, average, step }: FinetuneState): void {
     this.backend.write(this.parameters.flat, parameters);
     this.#writeBuffers(buffers);
+    this.#writeAverage(average);
     this.backend.write(this.#first.flat, first);
     this.backend.write(this.#second.flat, second);
     this.#step = step;
@@ -267,7 +288,14 @@ export class Finetuner {
     const arenas = [this.parameters, this.buffers, this.#first, this.#second, this.#gradients].map(({ flat }) => flat);
     const tables = this.#tables.flatMap(({ table, taps, levels }) => [table, taps, levels]);
     this.backend.free(...arenas, this.#norms, this.#groups, this.#targets, this.#rowWeights, this.#losses);
-    this.backend.free(this.#pixels, ...this.#shares, ...tables);
+    this.backend.free(this.#pixels, ...this.#shares, ...tables, this.#averageDecay);
+    if (this.#average) this.backend.free(this.#average.flat);
+  }
+
+  #writeAverage(values: Float32Array): void {
+    if (!this.#average) return;
+    this.backend.write(this.#average.flat, values);
+    this.backend.write(this.#averageDecay, Float32Array.of(this.options.averageDecay));
   }
 
   #writeBuffers(values: Float32Array): void {
@@ -287,7 +315,7 @@ export class Finetuner {
       const [own, other] = this.#shares;
       patches = add(p, emitScaleRows(p, patches, own), emitScaleRows(p, crops(), other));
     }
-    const lookUp = this.backbone;
+    const lookUp: Parameters = (name) => this.buffers.tensors.get(name) ?? this.parameters.get(name);
     const group = {
       patches,
       images: batch,
@@ -318,6 +346,7 @@ export class Finetuner {
       norms: this.#norms,
       groups: this.#groups,
       segments: table,
+      ...this.#average && { teacher: this.#average.flat, teacherMomentum: this.#averageDecay },
     }, { method: "adamw" });
     return p;
   }
@@ -336,13 +365,5 @@ export class Finetuner {
       row[GROUP.active] = 1;
     }
     return table;
-  }
-}
-
-/** A draw from Beta(a, a): Jöhnk's method, which suits a ≤ 1. */
-export function beta(random: CounterRandom, a: number): number {
-  for (;;) {
-    const x = random.float() ** (1 / a), y = random.float() ** (1 / a);
-    if (x + y > 0 && x + y <= 1) return x / (x + y);
   }
 }

@@ -31,8 +31,12 @@ export interface FinetuneLayout {
 }
 
 const KEY = "denodino.finetune";
+const CURRENT = "current.";
 
-/** Writes the network as `backbone.*` and `classifier.*`, and moments as `first.*` and `second.*`. */
+/**
+ * Writes the network as `backbone.*` and `classifier.*`, and moments as `first.*` and `second.*`. Where an average is kept,
+ * it is the network, and the parameters that are trained are `current.*`.
+ */
 export async function writeFinetuned(
   path: string,
   { segments, buffers }: FinetuneLayout,
@@ -41,9 +45,16 @@ export async function writeFinetuned(
   classNames?: readonly string[],
 ): Promise<void> {
   const tensors: TensorToWrite[] = [];
-  const { parameters, first, second } = state;
-  const parts = [["", parameters, segments], ["", state.buffers, buffers], ["first.", first, segments]] as const;
-  for (const [prefix, flat, members] of [...parts, ["second.", second, segments] as const]) {
+  const { parameters, first, second, average } = state;
+  const averaged = average.length > 0;
+  const parts: [prefix: string, flat: Float32Array, members: readonly Segment[]][] = [
+    ["", averaged ? average : parameters, segments],
+    ["", state.buffers, buffers],
+    ["first.", first, segments],
+    ["second.", second, segments],
+    ...averaged ? [[CURRENT, parameters, segments] as [string, Float32Array, readonly Segment[]]] : [],
+  ];
+  for (const [prefix, flat, members] of parts) {
     for (const { name, shape, offset, length } of members) {
       const inside = name.startsWith("classifier.") ? name : `backbone.${name}`;
       const part = flat.subarray(offset, offset + length);
@@ -94,8 +105,10 @@ export async function readFinetuned(
       return flat;
     };
     const { step, epochs, best } = kept;
+    const averaged = tensors.has(`${CURRENT}classifier.weight`);
     const state = {
-      parameters: await read(""),
+      parameters: await read(averaged ? CURRENT : ""),
+      average: averaged ? await read("") : new Float32Array(),
       buffers: await read("", buffers),
       first: await read("first."),
       second: await read("second."),

@@ -1,4 +1,4 @@
-import { beta, Finetuner } from "../../../dino/eval/finetune.ts";
+import { Finetuner } from "../../../dino/eval/finetune.ts";
 import { layerOf } from "../../../models/backbone.ts";
 import { readFinetuned, writeFinetuned } from "../../../dino/eval/finetune_checkpoint.ts";
 import { loadWeights } from "../../../dino/load_weights.ts";
@@ -25,7 +25,7 @@ const options = {
   lr: 0.02,
   seed: 1,
 };
-const quiet = { mixup: 0, labelSmoothing: 0, dropPath: 0, weightDecay: 0 };
+const quiet = { mixup: 0, cutmix: 0, randAugment: 0, erasing: 0, labelSmoothing: 0, dropPath: 0, weightDecay: 0 };
 const data = toyPixels(BATCH, 8);
 
 function weights(name: string): Float32Array {
@@ -70,10 +70,16 @@ onEachBackend(
       mixup: 0.5,
       labelSmoothing: 0.1,
       dropPath: 0.5,
+      erasing: 1,
     });
-    for (let i = 0; i < 3; i++) await update(tuner, 5);
+    for (let i = 0; i < 3; i++) await update(tuner, 5); // mixed, cut, augmented and erased
     assert(Number.isFinite(await tuner.loss(5)));
-    const { parameters } = await tuner.state();
+    const state = await tuner.state(), { parameters } = state;
+    for (let i = 0; i < 3; i++) await update(tuner);
+    const after = await tuner.state();
+    tuner.restore(state);
+    for (let i = 0; i < 3; i++) await update(tuner);
+    assertEquals(await tuner.state(), after);
     const moved = (name: string) => {
       const { offset, length } = tuner.parameters.segments.find((s) => s.name === name)!;
       const before = weights(name);
@@ -86,6 +92,7 @@ onEachBackend(
     assert(low > 0 && low < 1e-3 * high, `${low}, ${high}`);
     await assertRejects(() => create(backend, { layerDecay: 0 }), RangeError, "layerDecay 0");
     await assertRejects(() => create(backend, { labelSmoothing: 1 }), RangeError, "labelSmoothing 1");
+    await assertRejects(() => create(backend, { averageDecay: 1 }), RangeError, "averageDecay 1");
     tuner.dispose();
   },
   { backends: ["wasm"] },
@@ -109,19 +116,35 @@ Deno.test("a fine-tuned file is weights for everybody, and goes on only as the s
   await Deno.remove(folder, { recursive: true });
 });
 
-Deno.test("layers from the embeddings to the classifier; shares of mixing are symmetric", () => {
+onEachBackend("fine-tuning: where an average is kept it is the network; both travel in the file", async (backend) => {
+  const tuner = await create(backend, { ...quiet, averageDecay: 0.75 });
+  const start = (await tuner.state()).parameters;
+  await update(tuner); // the rate of the first one is 0
+  await update(tuner);
+  const state = await tuner.state();
+  state.average.forEach((v, i) => assertAlmostEquals(v, 0.75 * start[i] + 0.25 * state.parameters[i], 1e-6));
+  assert(String(state.average) !== String(state.parameters));
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/tuned.safetensors`;
+  const layout = { segments: tuner.parameters.segments, buffers: tuner.buffers.segments };
+  await writeFinetuned(path, layout, CONFIG, { state, epochs: 1, best: 40, fingerprint: "a" });
+  const found = (await readFinetuned(path, layout, "a"))!;
+  assertEquals(found.state, state);
+  const { offset, length } = layout.segments.find(({ name }) => name === "norm.bias")!;
+  const loaded = (await loadWeights(path)).weights.get("backbone.norm.bias")!.data;
+  assertEquals(loaded, state.average.subarray(offset, offset + length));
+  await update(tuner);
+  const after = await tuner.state();
+  tuner.restore(found.state);
+  await update(tuner);
+  assertEquals(await tuner.state(), after);
+  tuner.dispose();
+  await Deno.remove(folder, { recursive: true });
+}, { backends: ["wasm", "webgpu"] });
+
+Deno.test("layers from the embeddings to the classifier", () => {
   const names = ["cls_token", "patch_embed.proj.bias", "blocks.0.norm1.bias", "blocks.11.mlp.fc2.weight", "norm.bias"];
   const network = { ...CONFIG, depth: 12 };
   assertEquals(names.map((name) => layerOf(network, name)), [0, 0, 1, 12, 13]);
   assertEquals(layerOf(network, "classifier.weight"), 13);
-  const random = new CounterRandom(1, STREAM.evaluation);
-  let mean = 0, spread = 0;
-  for (let i = 0; i < 4000; i++) {
-    const share = beta(random, 0.8);
-    assert(share >= 0 && share <= 1);
-    mean += share / 4000;
-    spread += (share - 0.5) ** 2 / 4000;
-  }
-  assertAlmostEquals(mean, 0.5, 0.025); // five standard errors of 4000 draws
-  assertAlmostEquals(spread, 1 / (4 * (2 * 0.8 + 1)), 0.01); // the variance of Beta(0.8, 0.8)
 });
