@@ -1,7 +1,6 @@
 // `dino convert`: weights from any format to any other; runs directly too.
 
 import { boolean, choice, type Field, integer, number } from "../dino/field.ts";
-import { ownConfig } from "../dino/load_weights.ts";
 import { type Conversion, convertWeights, formatOfPath, WEIGHT_FORMATS } from "../models/weights/convert.ts";
 import { openWeights } from "../models/weights/open.ts";
 import { describeReport } from "../models/weights/vit_weights.ts";
@@ -61,7 +60,6 @@ async function convertCommand(words: readonly string[]): Promise<number> {
   const file = await openWeights(await weightsPath(from));
   try {
     const config = {
-      ...await ownConfig(file),
       ...(flags.numHeads === null ? {} : { numHeads: flags.numHeads }),
       ...(flags.layerNormEps === null ? {} : { layerNormEps: flags.layerNormEps }),
     };

@@ -15,12 +15,13 @@ import { helpText } from "./help.ts";
 import { checkedBinary, launch } from "./launch.ts";
 import type { DeviceChoice, EvaluationJob } from "./messages.ts";
 import { Progress } from "./progress.ts";
-import { weightsPath } from "./weights_path.ts";
+import { headsFields, weightsPath } from "./weights_path.ts";
 
 /** Where the weights are. */
 const weightsFields = {
   weights: text(null, "a run folder or a file of weights; also the first word", { aliases: ["pretrained-weights"] }),
   network: choice(["teacher", "student"], "teacher", "which network of a checkpoint", { aliases: ["checkpoint-key"] }),
+  ...headsFields,
 };
 
 /** How images are read. */
@@ -135,7 +136,7 @@ async function run<F extends Readonly<Record<string, Field>>>(
     const requests = command.sources(flags, extra);
     const sources = await openSources(requests, join(cache, "images"), temporary, flags, progress);
     if (sources === undefined) return EXIT_INTERRUPTED;
-    const { backend, adapter, threads, network } = flags;
+    const { backend, adapter, threads, network, numHeads = null } = flags;
     return await compute(
       {
         command: "evaluation",
@@ -143,6 +144,7 @@ async function run<F extends Readonly<Record<string, Field>>>(
         device: { backend, adapter, threads },
         weights,
         network: network ?? "teacher",
+        numHeads,
         sources,
         flags: flags as Record<string, unknown>,
         extra,

@@ -2,12 +2,15 @@
 
 import type { Backend } from "../models/graph/backend.ts";
 import { IMAGENET_NORMALIZATION, type Normalization } from "../models/graph/ops/augment.ts";
-import type { Parameters, VitConfig } from "../models/vit.ts";
+import type { BackboneConfig } from "../models/backbone.ts";
+import type { Parameters } from "../models/vit.ts";
+import type { Preprocessing } from "../models/weights/preprocessing.ts";
 import { readTrainingState } from "../dino/checkpoint.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import { reopenPixels } from "../dino/data/open.ts";
 import { uploadBackbone } from "../dino/eval/backbone.ts";
 import { type LoadedWeights, loadWeights, type NetworkName } from "../dino/load_weights.ts";
+import { givenHeads } from "./weights_path.ts";
 import { openBackend } from "./backend.ts";
 import type { ComputeContext } from "./compute.ts";
 import type { EvaluationCommand } from "./evaluation.ts";
@@ -16,9 +19,11 @@ import type { EvaluationJob } from "./messages.ts";
 /** What an evaluation works with. */
 export interface EvaluationContext {
   readonly backend: Backend;
-  readonly backbone: VitConfig;
+  readonly backbone: BackboneConfig;
   readonly parameters: Parameters;
-  /** Of the run the weights come from, or ImageNet's. */
+  /** What the file of weights says is done to images; a run's own is not among it. */
+  readonly preprocessing?: Preprocessing;
+  /** Of the run the weights come from, of their preprocessing, or ImageNet's. */
   readonly normalization: Normalization;
   readonly weightsPath: string;
   /** Which network of a checkpoint they are. */
@@ -59,7 +64,7 @@ const EVALUATIONS: Readonly<Record<string, () => Promise<EvaluationCommand<any>>
 /** Runs the job; returns the exit status. */
 export async function runEvaluationJob(job: EvaluationJob, { tell, signal }: ComputeContext): Promise<number> {
   const command = await EVALUATIONS[job.name]();
-  const loaded = job.weights === null ? undefined : await loadWeights(job.weights, job.network);
+  const loaded = job.weights === null ? undefined : await loadWeights(job.weights, job.network, givenHeads(job));
   // A run's own normalisation; a bare file of weights has the published one.
   const ours = loaded && await readTrainingState(loaded.path).then(({ config }) => config, () => undefined);
   const sources: Record<string, PixelSource> = {};
@@ -71,7 +76,10 @@ export async function runEvaluationJob(job: EvaluationJob, { tell, signal }: Com
     const outcome = await command.evaluate({
       backend,
       ...loaded ? networkOf(backend, loaded) : NO_NETWORK,
-      normalization: ours ? { mean: ours.mean, deviation: ours.std } : IMAGENET_NORMALIZATION,
+      normalization: ours
+        ? { mean: ours.mean, deviation: ours.std }
+        : loaded?.preprocessing?.normalization ?? IMAGENET_NORMALIZATION,
+      preprocessing: loaded?.preprocessing,
       network: job.network,
       sources,
       extra: job.extra,

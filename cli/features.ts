@@ -1,13 +1,21 @@
 // `dino features`: writes features of images to a safetensors, npy or npz file; runs directly too.
 
+import type { Raster } from "../models/image/raster.ts";
 import { writeTextAtomically } from "../models/weights/atomic_file.ts";
 import { writeNpy, writeNpz } from "../models/weights/npy.ts";
+import { resizedTo } from "../models/weights/preprocessing.ts";
 import { writeSafetensors } from "../models/weights/safetensors.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import { meanOverScales, RETRIEVAL_SCALES } from "../dino/eval/descriptors.ts";
 import { ImageEncoder } from "../dino/eval/encoder.ts";
-import { FeatureExtractor } from "../dino/eval/features.ts";
-import { centralRaster, fitShorterSide, normalizedPlanes, readRaster } from "../dino/eval/image_planes.ts";
+import { FeatureExtractor, preparedCrop } from "../dino/eval/features.ts";
+import {
+  centralRaster,
+  fitShorterSide,
+  normalizedPlanes,
+  preparedRaster,
+  readRaster,
+} from "../dino/eval/image_planes.ts";
 import type { LinearFeatureOptions } from "../dino/eval/linear_features.ts";
 import { resizeBilinear } from "../dino/eval/resize_bilinear.ts";
 import { boolean, choice, integer, text } from "../dino/field.ts";
@@ -32,10 +40,14 @@ const fields = {
     "the mean of the patch tokens as well; interleaved is the reference's order, for one block",
   ),
   tokens: boolean(false, "all patch tokens of the last block instead, [CLS] first"),
-  cropSize: integer(null, "side of the central crop; auto: what the network was trained on", {
-    min: 1,
-    unit: "pixels",
-  }),
+  cropSize: integer(
+    null,
+    "side of the central crop; auto: what the file of weights says, or what the network was trained on",
+    {
+      min: 1,
+      unit: "pixels",
+    },
+  ),
   keepAspect: boolean(
     false,
     "whole images, their shorter side at --crop-size, cut to whole patches, instead of a crop",
@@ -85,7 +97,8 @@ interface Rows {
 /** Central crops in batches. */
 async function extract(context: EvaluationContext, flags: Flags): Promise<Rows> {
   const { backend, backbone, parameters, normalization, sources: { data }, signal, progress } = context;
-  const cropSize = checkCropSize(flags.cropSize, backbone);
+  const cropSize = checkCropSize(flags.cropSize, backbone, context.preprocessing);
+  const prepared = context.preprocessing && resizedTo(context.preprocessing, cropSize);
   const count = Math.min(data.length, flags.limit ?? Infinity);
   const extractor = await FeatureExtractor.create(backend, parameters, {
     backbone,
@@ -100,7 +113,7 @@ async function extract(context: EvaluationContext, flags: Flags): Promise<Rows> 
     data,
     indices,
     signal,
-    undefined,
+    prepared && preparedCrop(prepared, cropSize),
     (done) => progress("images", done, count),
   );
   extractor.dispose();
@@ -113,13 +126,15 @@ const featureOptions = ({ lastBlocks, patchAverage }: Flags): LinearFeatureOptio
 async function encodeEach(context: EvaluationContext, flags: Flags): Promise<Rows> {
   const { backend, backbone, parameters, normalization, sources: { data }, progress } = context;
   const count = Math.min(data.length, flags.limit ?? Infinity);
-  const side = checkCropSize(flags.cropSize, backbone);
+  const side = checkCropSize(flags.cropSize, backbone, context.preprocessing);
+  const prepared = context.preprocessing && resizedTo(context.preprocessing, side);
+  const crop = (image: Raster) => prepared ? preparedRaster(image, prepared) : centralRaster(image, side);
   const encoder = new ImageEncoder(backend, parameters, backbone);
   const wanted = flags.tokens ? { tokens: true } : { features: featureOptions(flags) };
   const rows: Float32Array[] = [];
   for (let i = 0; i < count; i++) {
     const image = await readRaster(data, i);
-    const fitted = flags.keepAspect ? fitShorterSide(image, side, backbone.patchSize) : centralRaster(image, side);
+    const fitted = flags.keepAspect ? fitShorterSide(image, side, backbone.patchSize) : crop(image);
     const planes = normalizedPlanes(fitted, normalization);
     const scales = flags.multiscale ? RETRIEVAL_SCALES : [1];
     const found: Float32Array[] = [];

@@ -1,7 +1,6 @@
 // `dino inspect`: what a file of weights holds, and whether it is a published one; runs directly too.
 
 import { boolean, type Field, integer, number, text } from "../dino/field.ts";
-import { ownConfig } from "../dino/load_weights.ts";
 import { openWeights } from "../models/weights/open.ts";
 import { describeLayout } from "../models/weights/published.ts";
 import { tensorStatistics } from "../models/weights/statistics.ts";
@@ -44,7 +43,6 @@ async function inspectCommand(words: readonly string[]): Promise<number> {
   const file = await openWeights(await weightsPath(positional[0]));
   try {
     const config = {
-      ...await ownConfig(file),
       ...(flags.numHeads === null ? {} : { numHeads: flags.numHeads }),
       ...(flags.layerNormEps === null ? {} : { layerNormEps: flags.layerNormEps }),
     };

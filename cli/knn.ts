@@ -12,12 +12,13 @@ import type { DeviceChoice, KnnJob } from "./messages.ts";
 import { givenArguments } from "./mode.ts";
 import { openData } from "./open_data.ts";
 import { Progress } from "./progress.ts";
-import { weightsPath } from "./weights_path.ts";
+import { headsFields, weightsPath } from "./weights_path.ts";
 
 const evaluation = {
   nbKnn: evaluationFields.nbKnn,
   knnTemperature: { ...evaluationFields.knnTemperature, aliases: ["temperature"] },
   network: choice(["teacher", "student"], "teacher", "which network of a checkpoint", { aliases: ["checkpoint-key"] }),
+  ...headsFields,
   cropSize: integer(null, "side of the central crop; auto: what the network was trained on", {
     min: 1,
     unit: "pixels",
@@ -114,6 +115,7 @@ async function evaluate(weights: string, flags: KnnFlags, cacheDir: string, prog
     device: { backend: flags.backend, adapter: flags.adapter, threads: flags.threads },
     weights,
     network: flags.network,
+    numHeads: flags.numHeads,
     data: data.locator,
     val: val?.locator,
     cropSize: flags.cropSize,

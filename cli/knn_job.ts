@@ -2,28 +2,27 @@
 
 import { readTrainingState } from "../dino/checkpoint.ts";
 import { reopenPixels } from "../dino/data/open.ts";
+import { uploadBackbone } from "../dino/eval/backbone.ts";
 import { KnnEvaluation } from "../dino/eval/knn_eval.ts";
 import { evaluationSplit } from "../dino/eval/splits.ts";
 import { loadWeights } from "../dino/load_weights.ts";
 import { IMAGENET_NORMALIZATION } from "../models/graph/ops/augment.ts";
-import { type Tensor, tensor } from "../models/graph/tensor.ts";
 import { openBackend } from "./backend.ts";
+import { checkCropSize } from "./crop_size.ts";
 import type { ComputeContext } from "./compute.ts";
 import type { KnnJob } from "./messages.ts";
+import { givenHeads } from "./weights_path.ts";
 
 /** Runs the job; returns the exit status. */
 export async function runKnnJob(job: KnnJob, { tell, signal }: ComputeContext): Promise<number> {
-  const { weights, backbone, path } = await loadWeights(job.weights, job.network);
+  const loaded = await loadWeights(job.weights, job.network, givenHeads(job));
+  const { backbone, path, preprocessing } = loaded;
   // A run's own normalisation and crop; a bare file of weights has the published ones.
   const ours = await readTrainingState(path).then(({ config }) => config, () => undefined);
-  const normalization = ours ? { mean: ours.mean, deviation: ours.std } : IMAGENET_NORMALIZATION;
-  const cropSize = job.cropSize ?? backbone.imageSize;
-  if (cropSize % backbone.patchSize !== 0) {
-    throw new RangeError(
-      `--crop-size ${cropSize} is not a multiple of the network's patch size ${backbone.patchSize}: ` +
-        `use --crop-size ${Math.max(1, Math.round(cropSize / backbone.patchSize)) * backbone.patchSize}`,
-    );
-  }
+  const normalization = ours
+    ? { mean: ours.mean, deviation: ours.std }
+    : preprocessing?.normalization ?? IMAGENET_NORMALIZATION;
+  const cropSize = checkCropSize(job.cropSize, backbone, preprocessing);
   const data = await reopenPixels(job.data);
   const val = job.val && await reopenPixels(job.val);
   const split = evaluationSplit(data, val, job.seed);
@@ -37,18 +36,7 @@ export async function runKnnJob(job: KnnJob, { tell, signal }: ComputeContext): 
   const { backend, reason } = await openBackend(job.device);
   try {
     tell({ type: "backend", name: backend.name, description: backend.description, reason });
-    const parameters = new Map<string, Tensor>();
-    for (const [name, { shape, data }] of weights) {
-      if (!name.startsWith("backbone.")) continue;
-      const t = tensor(name, shape, "param");
-      backend.write(t, data as Float32Array<ArrayBuffer>);
-      parameters.set(name, t);
-    }
-    const lookUp = (name: string) => {
-      const found = parameters.get(`backbone.${name}`);
-      if (!found) throw new SyntaxError(`${path}: backbone.${name} is missing`);
-      return found;
-    };
+    const { parameters } = uploadBackbone(backend, loaded);
     const evaluation = new KnnEvaluation(backend, split, {
       backbone,
       cropSize,
@@ -61,7 +49,7 @@ export async function runKnnJob(job: KnnJob, { tell, signal }: ComputeContext): 
       for (const message of result.notices) tell({ type: "notice", message });
       tell({ type: "knnResult", network, split: split.description, accuracies: result.accuracies });
     };
-    report(job.network, await evaluation.run(lookUp, job.network, signal));
+    report(job.network, await evaluation.run(parameters, job.network, signal));
     if (job.pixels) report("pixels", await evaluation.runPixels(signal));
     evaluation.dispose();
     return 0;

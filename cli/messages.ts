@@ -4,6 +4,7 @@ import type { Config } from "../dino/config.ts";
 import type { PixelLocator } from "../dino/data/dataset.ts";
 import type { KnnAccuracy } from "../dino/eval/knn.ts";
 import type { KnnRow, TrainEvent } from "../dino/events.ts";
+import type { BenchSizes } from "./bench/sizes.ts";
 import type { EvaluationOutcome } from "./evaluation_job.ts";
 import type { Failure } from "./failure.ts";
 import type { Mode } from "./mode.ts";
@@ -33,6 +34,8 @@ export interface KnnJob {
   readonly device: DeviceChoice;
   readonly weights: string;
   readonly network: "teacher" | "student";
+  /** Where the weights do not say. */
+  readonly numHeads: number | null;
   readonly data: PixelLocator;
   readonly val?: PixelLocator;
   readonly cropSize: number | null;
@@ -51,6 +54,8 @@ export interface EvaluationJob {
   /** null for one that measures a device only. */
   readonly weights: string | null;
   readonly network: "teacher" | "student";
+  /** Where the weights do not say. */
+  readonly numHeads: number | null;
   readonly sources: Readonly<Record<string, PixelLocator>>;
   readonly flags: Readonly<Record<string, unknown>>;
   /** What the command read besides. */
@@ -62,13 +67,12 @@ export interface BenchJob {
   readonly command: "bench";
   readonly device: DeviceChoice;
   readonly names: readonly string[];
-  readonly arch: string;
-  readonly patchSize: number;
-  readonly batchSize: number;
-  readonly globalCropSize: number;
-  readonly localCropSize: number;
-  readonly localCropsNumber: number;
-  readonly outDim: number;
+  /** Sizes that were asked for; the others are usual for the device. */
+  readonly sizes: Partial<BenchSizes>;
+  /** Everything a graphics card is judged by, at the sizes of the paper. */
+  readonly everything: boolean;
+  /** Tiny sizes, to try everything out. */
+  readonly quick: boolean;
   readonly seconds: number;
   readonly profile: boolean;
 }
@@ -83,13 +87,26 @@ export interface BenchRow {
   readonly backend: string;
   readonly mode: Mode;
   readonly threads: number;
-  readonly median_ms: number;
-  readonly p10_ms: number;
-  readonly p90_ms: number;
+  readonly median_ms?: number;
+  readonly p10_ms?: number;
+  readonly p90_ms?: number;
+  /** Of a run, by the device's own clock, where it has one: without what lies between operations. */
+  readonly kernel_ms?: number;
+  /** Of a run on a GPU: what JavaScript took, and that over the run's time. */
+  readonly host_ms?: number;
+  readonly host_share?: number;
   readonly gflops?: number;
-  /** gflops over those of the roofline measured in the same run, or bytes a second likewise. */
+  /** Least bytes that must be read and written, a second. */
+  readonly gbytes_per_second?: number;
+  /** What bounds it: the time that takes at the roofline measured in the same run, over the time it took. */
+  readonly bound?: "arithmetic" | "memory";
   readonly roofline_ratio?: number;
   readonly images_per_second?: number;
+  /** On the device, everything that was alive. */
+  readonly memory_mb?: number;
+  readonly note?: string;
+  /** Most memory the computing process ever held, in 10⁶ bytes, where the system tells (Linux). */
+  readonly peak_rss_mb?: number;
 }
 
 /** Everything a compute process tells. */

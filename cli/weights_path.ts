@@ -1,7 +1,20 @@
 // What a person may name as weights: a file, a Hugging Face folder, or a run, which stands for its latest checkpoint.
 
+import { integer } from "../dino/field.ts";
 import { RunFolder } from "../dino/run_folder.ts";
 import { isWeightsFolder } from "../models/weights/huggingface.ts";
+
+/** The flag that tells what no shape does. */
+export const headsFields = {
+  numHeads: integer(null, "attention heads, where the weights do not say; auto: those of the published networks", {
+    min: 1,
+  }),
+};
+
+/** What a person said of the heads. */
+export function givenHeads({ numHeads }: { readonly numHeads: number | null }): { numHeads: number } | undefined {
+  return numHeads === null ? undefined : { numHeads };
+}
 
 /**
  * The path to load from.

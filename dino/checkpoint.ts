@@ -13,9 +13,10 @@ import {
   writeSafetensors,
 } from "../models/weights/safetensors.ts";
 import { VIT_KEY } from "../models/weights/vit_weights.ts";
-import { architectureOf, type FittedConfig } from "./config_check.ts";
+import type { FittedConfig } from "./config_check.ts";
 import type { KnnRow } from "./events.ts";
 import type { SavedSums } from "./metrics.ts";
+import { backboneOf } from "./network_config.ts";
 import { RUN_FORMAT } from "./run_folder.ts";
 
 /**
@@ -79,12 +80,11 @@ export async function writeCheckpoint(
     return new Uint8Array(data.buffer, data.byteOffset + 4 * (tensor.offset ?? 0), byteLength(tensor));
   };
   const list = [...tensors].map(([name, tensor]) => toWrite(name, tensor, () => read(tensor)));
-  const { numHeads } = architectureOf(state.config);
   const metadata = {
     format: "denodino",
     [STATE_KEY]: JSON.stringify(state),
     // What no shape tells, for whoever reads the weights alone.
-    [VIT_KEY]: JSON.stringify({ numHeads, layerNormEps: state.config.layerNormEps }),
+    [VIT_KEY]: JSON.stringify(backboneOf(state.config)),
   };
   await writeSafetensors(path, list, metadata);
   return safetensorsSize(list, metadata);

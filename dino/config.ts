@@ -31,14 +31,22 @@ export const dataFields = {
 /** The network. */
 export const modelFields = {
   arch: choice(
-    ["vit_tiny", "vit_small", "vit_base", "deit_tiny", "deit_small", "deit_base"],
+    ["vit_tiny", "vit_small", "vit_base", "vit_large", "deit_tiny", "deit_small", "deit_base"],
     "vit_small",
-    "width and heads: tiny 192/3, small 384/6, base 768/12; the deit names are the same networks",
+    "width and heads: tiny 192/3, small 384/6, base 768/12, large 1024/16; the deit names are the same networks",
   ),
   patchSize: integer(16, "side of a patch; smaller is better and slower", { ...count, unit: "pixels" }),
   embedDim: integer(null, "width instead of the arch's", count),
-  depth: integer(null, "blocks instead of the arch's 12", count),
+  depth: integer(null, "blocks instead of the arch's 12, or 24 of vit_large", count),
   numHeads: integer(null, "attention heads instead of the arch's", count),
+  registers: integer(
+    0,
+    "register tokens after [CLS], as DINOv2 has them: they keep attention maps clean of artefacts",
+    {
+      min: 0,
+      max: 64,
+    },
+  ),
   mlpRatio: number(4, "hidden width of a block's MLP over its width", positive),
   layerNormEps: number(1e-6, "epsilon of the layer norms", positive),
   initStd: number(0.02, "standard deviation of the initial weights", positive),

@@ -25,7 +25,8 @@ export async function initializeState(
   }
   for (const arena of [state.studentBuffers, state.teacherBuffers]) {
     if (arena.segments.length === 0) continue;
-    const fill = ({ name, length }: Segment) => new Float32Array(length).fill(initialBuffer(name));
+    const fill = ({ name, length }: Segment) =>
+      parameters.get(name) ?? new Float32Array(length).fill(initialBuffer(name));
     backend.write(arena.flat, packSegments(arena.segments, fill));
   }
   const fresh: (Arena | undefined)[] = [state.first, state.second, state.metrics];
@@ -35,11 +36,18 @@ export async function initializeState(
 }
 
 async function takeWeights(path: string, state: DinoState, parameters: Map<string, Float32Array>): Promise<string[]> {
-  const { weights } = await loadWeights(path);
+  const { backbone } = state.network;
+  const wanted = "numHeads" in backbone ? { numHeads: backbone.numHeads } : undefined;
+  const { weights, stated } = await loadWeights(path, "teacher", wanted);
+  if (wanted && stated.numHeads !== undefined && stated.numHeads !== wanted.numHeads) {
+    throw new RangeError(
+      `--init ${path}: has ${stated.numHeads} attention heads, not ${wanted.numHeads}: use --num-heads ${stated.numHeads}`,
+    );
+  }
   const drawn = new Map(parameters);
   const differing: string[] = [];
   let heads = 0;
-  for (const { name, shape } of state.student.segments) {
+  for (const { name, shape } of [...state.student.segments, ...state.studentBuffers.segments]) {
     const found = weights.get(name);
     const same = found && found.shape.join() === shape.join();
     if (same) {

@@ -2,11 +2,10 @@
 
 import type { NetworkName } from "../models/weights/network.ts";
 import { openWeights } from "../models/weights/open.ts";
-import type { TensorFile } from "../models/weights/tensor_file.ts";
-import { describeReport, type LoadedTensor, readVit, type VitReading } from "../models/weights/vit_weights.ts";
-import type { VitConfig } from "../models/vit.ts";
-import { readTrainingState, STATE_KEY } from "./checkpoint.ts";
-import { architectureOf } from "./config_check.ts";
+import type { BackboneConfig } from "../models/backbone.ts";
+import { readBackbone } from "../models/weights/backbone_weights.ts";
+import type { Preprocessing } from "../models/weights/preprocessing.ts";
+import { describedBy, describeReport, type LoadedTensor, type VitReading } from "../models/weights/vit_weights.ts";
 
 export type { NetworkName };
 
@@ -15,7 +14,11 @@ export interface LoadedWeights {
   /** Tensors by name. */
   readonly weights: ReadonlyMap<string, LoadedTensor>;
   /** Architecture of the backbone, from the shapes and what the file says about itself. */
-  readonly backbone: VitConfig;
+  readonly backbone: BackboneConfig;
+  /** What the file says is done to images before the network sees them. */
+  readonly preprocessing?: Preprocessing;
+  /** What the file itself says of what no shape shows. */
+  readonly stated: NonNullable<VitReading["config"]>;
   /** Where they were read. */
   readonly path: string;
   /** Sentences: what fitted, what was left out, what was assumed. */
@@ -27,24 +30,28 @@ export interface LoadedWeights {
  *
  * @param path of a safetensors file or its index of shards, a PyTorch file, ONNX, npz, or a Hugging Face folder
  * @param network of a checkpoint with two
+ * @param given what the file cannot tell: heads and epsilon are not to be seen in shapes
  * @throws {SyntaxError} if the file is damaged or holds no Vision Transformer
  * @throws {TypeError} if it asks for more than tensors and plain data, or is of a kind that cannot be run
  * @throws {RangeError} if there is no such file
  */
-export async function loadWeights(path: string, network: NetworkName = "teacher"): Promise<LoadedWeights> {
+export async function loadWeights(
+  path: string,
+  network: NetworkName = "teacher",
+  given?: VitReading["config"],
+): Promise<LoadedWeights> {
   const file = await openWeights(path);
   try {
-    const config = await ownConfig(file);
-    const { config: backbone, weights, report } = await readVit(file, { network, config });
-    return { weights, backbone, path, notices: [`${path}: ${describeReport(report)}`] };
+    const { config: backbone, weights, report, preprocessing } = await readBackbone(file, { network, config: given });
+    return {
+      weights,
+      backbone,
+      preprocessing,
+      path,
+      stated: describedBy(file),
+      notices: [`${path}: ${describeReport(report)}`],
+    };
   } finally {
     file.close();
   }
-}
-
-/** What only our own checkpoints say: nobody sees heads and epsilon in shapes. */
-export async function ownConfig(file: TensorFile): Promise<VitReading["config"]> {
-  if (file.metadata[STATE_KEY] === undefined) return undefined;
-  const { config } = await readTrainingState(file.name);
-  return { numHeads: architectureOf(config).numHeads, layerNormEps: config.layerNormEps };
 }

@@ -1,17 +1,21 @@
-// A trained Vision Transformer, ready to be asked: features of images, and where it looks.
+// A trained network, ready to be asked: features of images, and where it looks.
 
 import type { Backend } from "../models/graph/backend.ts";
 import { IMAGENET_NORMALIZATION, type Normalization } from "../models/graph/ops/augment.ts";
 import { type Raster, raster } from "../models/image/raster.ts";
+import { type BackboneConfig, cropMultiple } from "../models/backbone.ts";
 import type { VitConfig } from "../models/vit.ts";
+import { type BackboneWeights, readBackbone } from "../models/weights/backbone_weights.ts";
 import { openWeights, type WeightsSource } from "../models/weights/open.ts";
-import { readVit, type VitReading, type VitWeights, type WeightsReport } from "../models/weights/vit_weights.ts";
+import { type Preprocessing, resizedTo, squareOf } from "../models/weights/preprocessing.ts";
+import type { VitReading, WeightsReport } from "../models/weights/vit_weights.ts";
 import { createDecoder } from "./data/decode.ts";
 import type { DecodedImage, Decoder } from "./data/decoder.ts";
 import { type AttentionMaps, attentionMaps } from "./eval/attention.ts";
 import { uploadBackbone, type UploadedBackbone } from "./eval/backbone.ts";
 import { CLS_FEATURES, ImageEncoder } from "./eval/encoder.ts";
-import { centralRaster, fitShorterSide, normalizedPlanes } from "./eval/image_planes.ts";
+import { resizeFor } from "./eval/features.ts";
+import { fitShorterSide, normalizedPlanes, preparedRaster } from "./eval/image_planes.ts";
 
 /** An image: the path of a file, its bytes, or its pixels. */
 export type ImageInput = string | Uint8Array<ArrayBuffer> | DecodedImage;
@@ -22,23 +26,24 @@ export interface PretrainedOptions extends VitReading {
   readonly backend: Backend;
   /** Turns files into pixels; default: sharp in this process, loaded when the first file comes. */
   readonly decoder?: Decoder;
-  /** What pixels are normalised by; default ImageNet's, which DINO is trained with. */
+  /** What pixels are normalised by; default what a Hugging Face folder says, or ImageNet's, which DINO is trained with. */
   readonly normalization?: Normalization;
 }
 
 /** Images of one pass through the network. */
 const BATCH = 16;
 
-/** A Vision Transformer with its weights on a device. */
-export class VisionTransformer {
+/** A network with its weights on a device. */
+export class PretrainedNetwork {
   /** Its architecture. */
-  readonly config: VitConfig;
+  readonly config: BackboneConfig;
   /** What of the file fitted, and what did not. */
   readonly report: WeightsReport;
+  /** What is done to images, unless a call says otherwise. */
+  readonly preprocessing: Preprocessing;
   readonly #uploaded: UploadedBackbone;
   readonly #encoder: ImageEncoder;
   readonly #decoder: Decoder;
-  readonly #normalization: Normalization;
 
   /**
    * Uploads weights.
@@ -47,39 +52,43 @@ export class VisionTransformer {
    * @throws {SyntaxError} if one is missing or of another shape than the architecture says
    */
   constructor(
-    { config, weights, report }: VitWeights,
-    { backend, decoder = createDecoder(), normalization = IMAGENET_NORMALIZATION }: PretrainedOptions,
+    { config, weights, report, preprocessing }: BackboneWeights,
+    { backend, decoder = createDecoder(), normalization }: PretrainedOptions,
     name = "weights",
   ) {
     this.config = config;
     this.report = report;
-    this.#uploaded = uploadBackbone(backend, { weights, backbone: config, path: name, notices: report.notices });
+    const prepared = preprocessing ?? usualPreprocessing(config.imageSize);
+    this.preprocessing = normalization ? { ...prepared, normalization } : prepared;
+    this.#uploaded = uploadBackbone(backend, { weights, backbone: config, path: name });
     this.#encoder = new ImageEncoder(backend, this.#uploaded.parameters, config);
     this.#decoder = decoder;
-    this.#normalization = normalization;
   }
 
   /**
-   * Features of images: [CLS] of the last block, normalised by the final layer norm.
+   * Features of images: [CLS] of the last block, normalised by the final layer norm; a convolutional network's average over
+   * its last map.
    *
    * @param cropSize side of the central crop in pixels, after the shorter side is resized in proportion (256 for 224);
-   *   default: the size the position embedding is made for
+   *   default: what the file of weights says, or the size the network is made for
    * @returns a vector [embedDim] for each image, in order
    * @throws {DecodeError} for an image that cannot be decoded
    */
-  async features(images: readonly ImageInput[], cropSize: number = this.config.imageSize): Promise<Float32Array[]> {
+  async features(images: readonly ImageInput[], cropSize?: number): Promise<Float32Array[]> {
     const features: Float32Array[] = [];
-    const D = this.config.embedDim, plane = this.config.inChannels * cropSize * cropSize;
+    const side = cropSize ?? squareOf(this.preprocessing) ?? this.config.imageSize;
+    const prepared = resizedTo(this.preprocessing, side);
+    const D = this.config.embedDim, plane = this.config.inChannels * side * side;
     for (let start = 0; start < images.length; start += BATCH) {
       const batch = images.slice(start, start + BATCH);
       const planes = new Float32Array(batch.length * plane);
       for (const [i, image] of batch.entries()) {
-        planes.set(
-          normalizedPlanes(centralRaster(await this.#pixels(image), cropSize), this.#normalization),
-          i * plane,
-        );
+        const pixels = await this.#pixels(image);
+        // An image that has the crop's size already is taken as it is.
+        const fitted = pixels.height === side && pixels.width === side ? pixels : preparedRaster(pixels, prepared);
+        planes.set(normalizedPlanes(fitted, prepared.normalization), i * plane);
       }
-      const { features: made } = await this.#encoder.encode(planes, batch.length, cropSize, cropSize, CLS_FEATURES);
+      const { features: made } = await this.#encoder.encode(planes, batch.length, side, side, CLS_FEATURES);
       for (let i = 0; i < batch.length; i++) features.push(made!.slice(i * D, (i + 1) * D));
     }
     return features;
@@ -92,24 +101,29 @@ export class VisionTransformer {
    * @param query the token that asks: 0 is [CLS], 1 the first patch
    * @throws {DecodeError} for an image that cannot be decoded
    * @throws {RangeError} if the image is smaller than a patch
+   * @throws {TypeError} if the network has no attention over patches, or not of that token
    */
   async attention(
     image: ImageInput,
     { shorterSide = null, query = 0 }: { shorterSide?: number | null; query?: number } = {},
   ): Promise<AttentionMaps> {
-    const pixels = await this.#pixels(image), { patchSize } = this.config;
+    const pixels = await this.#pixels(image), multiple = cropMultiple(this.config);
     const shorter = shorterSide ?? Math.min(pixels.height, pixels.width);
-    if (shorter < patchSize) {
+    if (shorter < multiple) {
       throw new RangeError(
-        `attention: a side of ${shorter} pixels is smaller than a patch of ${patchSize}: enlarge the image`,
+        `attention: a side of ${shorter} pixels is smaller than a patch of ${multiple}: enlarge the image`,
       );
     }
-    const fitted = fitShorterSide(pixels, shorterSide, patchSize);
-    const planes = normalizedPlanes(fitted, this.#normalization);
-    const { attention, gridHeight, gridWidth } = await this.#encoder.encode(planes, 1, fitted.height, fitted.width, {
-      attentionOf: query,
-    });
-    return attentionMaps(attention!, this.config.numHeads, gridHeight, gridWidth);
+    const fitted = fitShorterSide(pixels, shorterSide, multiple);
+    const planes = normalizedPlanes(fitted, this.preprocessing.normalization);
+    const { attention, heads, gridHeight, gridWidth } = await this.#encoder.encode(
+      planes,
+      1,
+      fitted.height,
+      fitted.width,
+      { attentionOf: query },
+    );
+    return attentionMaps(attention!, heads, gridHeight, gridWidth);
   }
 
   /** Frees weights and programs; the backend stays open. */
@@ -126,8 +140,23 @@ export class VisionTransformer {
   }
 }
 
+/** DINO's: the shorter side to 256 for a crop of 224, and in proportion. */
+function usualPreprocessing(cropSize: number): Preprocessing {
+  return {
+    resize: { shorterSide: resizeFor(cropSize) },
+    cropSize,
+    interpolation: "bicubic",
+    normalization: IMAGENET_NORMALIZATION,
+  };
+}
+
+/** A Vision Transformer. */
+export class VisionTransformer extends PretrainedNetwork {
+  declare readonly config: VitConfig;
+}
+
 /**
- * Loads a Vision Transformer from weights of any known format: official DINO files and other PyTorch files, safetensors,
+ * Loads a network from weights of any known format: official DINO files and other PyTorch files, safetensors,
  * Hugging Face folders, timm's names, ONNX, npz, and checkpoints of this project.
  *
  * @example Features of an image, and what the network looks at
@@ -151,14 +180,15 @@ export class VisionTransformer {
  * await backend.close();
  * ```
  *
- * @throws {SyntaxError} if the file is damaged or holds no complete Vision Transformer
+ * @returns a {@linkcode VisionTransformer}, or another network by what the file holds
+ * @throws {SyntaxError} if the file is damaged or holds no complete network
  * @throws {TypeError} if it asks for more than tensors and plain data, or is of a kind that cannot be run
  * @throws {RangeError} if there is no such file
  */
-export async function loadPretrained(source: WeightsSource, options: PretrainedOptions): Promise<VisionTransformer> {
+export async function loadPretrained(source: WeightsSource, options: PretrainedOptions): Promise<PretrainedNetwork> {
   const file = await openWeights(source);
   try {
-    return new VisionTransformer(await readVit(file, options), options, file.name);
+    return new VisionTransformer(await readBackbone(file, options), options, file.name);
   } finally {
     file.close();
   }

@@ -4,13 +4,12 @@ import { planMemory } from "../models/graph/plan.ts";
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import { byteLength } from "../models/graph/tensor.ts";
 import type { NetworkConfig } from "../models/dino_network.ts";
-import { headConfig } from "../models/dino_head.ts";
-import { vitConfig } from "../models/vit.ts";
 import type { Config } from "./config.ts";
-import { architectureOf, checkConfig, fitConfig, type FittedConfig, type ImageFacts } from "./config_check.ts";
+import { checkConfig, fitConfig, type FittedConfig, type ImageFacts } from "./config_check.ts";
 import { CropFeed, type PixelExtremes, pixelExtremes } from "./crop_feed.ts";
 import { GLOBAL_VIEWS } from "./data/multicrop.ts";
 import type { PixelSource } from "./data/dataset.ts";
+import { networkOf } from "./network_config.ts";
 import { DinoState } from "./state.ts";
 import { type StepPrograms, stepPrograms } from "./step.ts";
 
@@ -66,22 +65,6 @@ export function planRun(config: Config, data: PixelSource): RunPlan {
     lastStep: Math.min(totalSteps, fitted.steps ?? totalSteps),
     notices,
   };
-}
-
-/** The student's and teacher's architecture. */
-export function networkOf(config: FittedConfig): NetworkConfig {
-  const { patchSize, mlpRatio, layerNormEps, globalCropSize: imageSize } = config;
-  const backbone = vitConfig({ ...architectureOf(config), patchSize, mlpRatio, layerNormEps, imageSize });
-  const head = headConfig({
-    inDim: backbone.embedDim,
-    outDim: config.outDim,
-    layers: config.headLayers,
-    hiddenDim: config.headHiddenDim,
-    bottleneckDim: config.headBottleneckDim,
-    batchNorm: config.useBnInHead,
-    normLastLayer: config.normLastLayer,
-  });
-  return { backbone, head };
 }
 
 /** The state of a run, its inputs, and the programs of an update. */

@@ -4,7 +4,7 @@ import { attention, attentionProbs } from "./graph/ops/attention.ts";
 import { linear } from "./graph/ops/matmul.ts";
 import { layerNorm } from "./graph/ops/norm.ts";
 import { assembleTokens, gatherRows, resample } from "./graph/ops/tokens.ts";
-import { type Tensor, tensor } from "./graph/tensor.ts";
+import { size, type Tensor, tensor } from "./graph/tensor.ts";
 import { bicubicAxis } from "./interpolate.ts";
 
 /** Extents and options of a ViT. */
@@ -31,11 +31,12 @@ export interface VitConfig {
   readonly registers?: number;
 }
 
-/** Widths of the published architectures; depth 12, MLP ×4, head width 64. */
+/** Widths of the published architectures; MLP ×4, head width 64. */
 export const VIT_SIZES = {
   vit_tiny: { embedDim: 192, depth: 12, numHeads: 3 },
   vit_small: { embedDim: 384, depth: 12, numHeads: 6 },
   vit_base: { embedDim: 768, depth: 12, numHeads: 12 },
+  vit_large: { embedDim: 1024, depth: 24, numHeads: 16 },
 } as const;
 
 /** Completes a configuration with the defaults of the reference. */
@@ -143,9 +144,10 @@ export function vit(
   const gridH = Math.floor(height / c.patchSize), gridW = Math.floor(width / c.patchSize);
   const embedded = linear(p, batch.patches, params("patch_embed.proj.weight"), params("patch_embed.proj.bias")); // [B·n, D]
   const pos = positionEmbedding(p, params("pos_embed"), c, height, width);
-  let x = c.registers // [B·N, D]
-    ? assembleWithRegisters(p, embedded, params("cls_token"), params("register_tokens"), pos, images)
-    : assembleTokens(p, embedded, params("cls_token"), pos, images);
+  const leading = c.registers
+    ? withRegisters(p, params("cls_token"), params("register_tokens"), pos)
+    : { lead: params("cls_token"), pos };
+  let x = assembleTokens(p, embedded, leading.lead, leading.pos, images); // [B·N, D]
   const tokens = patchesFrom(c) + gridH * gridW;
   const blocks: Tensor[] = [];
   for (let i = 0; i < c.depth; i++) {
@@ -168,28 +170,19 @@ export function patchesFrom(c: Pick<VitConfig, "registers">): number {
   return 1 + (c.registers ?? 0);
 }
 
-/** [CLS], registers, patches; registers have no position. */
-function assembleWithRegisters(
-  p: Program,
-  patches: Tensor,
-  cls: Tensor,
-  registers: Tensor,
-  pos: Tensor,
-  images: number,
-): Tensor {
+/** [CLS] and registers as leading tokens, and positions with none for the registers. */
+function withRegisters(p: Program, cls: Tensor, registers: Tensor, pos: Tensor): { lead: Tensor; pos: Tensor } {
   const [, R, D] = registers.shape;
-  const count = patches.shape[0] / images;
-  const rows = p.activation("registers and patches", [images * (R + count), D]);
-  for (let b = 0; b < images; b++) {
-    gatherRows(p, registers, { count: R, target: b * (R + count) }, rows);
-    gatherRows(p, patches, { start: b * count, count, target: b * (R + count) + R }, rows);
-  }
+  const n = size(pos) / D - 1;
+  const lead = p.activation("cls and registers", [1 + R, D]);
+  gatherRows(p, cls, { count: 1 }, lead);
+  gatherRows(p, registers, { count: R, target: 1 }, lead);
   const nowhere = tensor("nowhere", [R, D], "constant", "f32", new Float32Array(R * D));
-  const placed = p.activation("pos with registers", [1 + R + count, D]);
+  const placed = p.activation("pos with registers", [1 + R + n, D]);
   gatherRows(p, pos, { count: 1 }, placed);
   gatherRows(p, nowhere, { count: R, target: 1 }, placed);
-  gatherRows(p, pos, { start: 1, count, target: 1 + R }, placed);
-  return assembleTokens(p, rows, cls, placed, images);
+  gatherRows(p, pos, { start: 1, count: n, target: 1 + R }, placed);
+  return { lead, pos: placed };
 }
 
 /** The shared final layer norm, applied to any block's tokens. */

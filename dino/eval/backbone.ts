@@ -19,7 +19,10 @@ export interface UploadedBackbone {
  *
  * @throws {SyntaxError} if one is missing or of another shape than its architecture says
  */
-export function uploadBackbone(backend: Backend, { weights, backbone, path }: LoadedWeights): UploadedBackbone {
+export function uploadBackbone(
+  backend: Backend,
+  { weights, backbone, path }: Pick<LoadedWeights, "weights" | "backbone" | "path">,
+): UploadedBackbone {
   const parameters = new Map<string, Tensor>();
   for (const [name, shape] of [...backboneShapes(backbone), ...backboneBufferShapes(backbone)]) {
     const found = weights.get(`backbone.${name}`);

@@ -30,6 +30,8 @@ export interface Encoded {
   readonly tokens?: Float32Array;
   /** [n, heads, 1 + gridHeight · gridWidth], softmaxed */
   readonly attention?: Float32Array;
+  /** Heads of {@linkcode attention}. */
+  readonly heads: number;
 }
 
 /** Features of [CLS] alone. */
@@ -73,6 +75,7 @@ export class ImageEncoder {
     return {
       gridHeight: Math.floor(height / patchSize),
       gridWidth: Math.floor(width / patchSize),
+      heads: this.config.numHeads,
       features: await read(outputs.features),
       tokens: withoutRegisters(
         await read(outputs.tokens),

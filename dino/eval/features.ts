@@ -12,8 +12,9 @@ import {
 import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { Program } from "../../models/graph/program.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
-import { type CropParameters, CropPlanner, evaluationCrop, plainCrop } from "../../models/image/crop.ts";
+import { centralOffset, type CropParameters, CropPlanner, evaluationCrop, plainCrop } from "../../models/image/crop.ts";
 import type { Parameters } from "../../models/vit.ts";
+import type { Preprocessing } from "../../models/weights/preprocessing.ts";
 import { pixelExtremes } from "../crop_feed.ts";
 import { cropCapacity } from "../data/multicrop.ts";
 import type { PixelSource } from "../data/dataset.ts";
@@ -48,6 +49,26 @@ export function resizeFor(cropSize: number): number {
 export function centralCrop(image: number, height: number, width: number, cropSize: number): CropParameters {
   if (height === cropSize && width === cropSize) return plainCrop(image, { top: 0, left: 0, height, width });
   return evaluationCrop(image, height, width, resizeFor(cropSize), cropSize);
+}
+
+/**
+ * The crop that a network's own preprocessing takes, where it ends in a square of `cropSize`.
+ *
+ * @throws {RangeError} if an image is smaller than that
+ */
+export function preparedCrop({ resize, interpolation }: Preprocessing, cropSize: number): CropChooser {
+  return (image, height, width) => {
+    const box = { top: 0, left: 0, height, width };
+    if (resize && "shorterSide" in resize) {
+      return evaluationCrop(image, height, width, resize.shorterSide, cropSize, interpolation);
+    }
+    const { height: rows, width: columns } = resize ?? { height, width };
+    if (rows < cropSize || columns < cropSize) {
+      throw new RangeError(`an image of ${columns} × ${rows} pixels has no crop of ${cropSize}: enlarge it`);
+    }
+    const top = centralOffset(rows, cropSize), left = centralOffset(columns, cropSize);
+    return { ...plainCrop(image, box, interpolation), resized: { height: rows, width: columns, top, left } };
+  };
 }
 
 /** A compiled forward pass of one network's backbone. */

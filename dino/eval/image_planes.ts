@@ -4,6 +4,7 @@ import type { Normalization } from "../../models/graph/ops/augment.ts";
 import { centralOffset, shorterSideTo } from "../../models/image/crop.ts";
 import { type Raster, raster } from "../../models/image/raster.ts";
 import { resize } from "../../models/image/resample.ts";
+import type { Preprocessing } from "../../models/weights/preprocessing.ts";
 import type { PixelSource } from "../data/dataset.ts";
 import { resizeFor } from "./features.ts";
 
@@ -49,6 +50,27 @@ export function fitShorterSide(image: Raster, side: number | null, patchSize: nu
   if (side === null) return cropToPatches(image, patchSize);
   const { height, width } = shorterSideTo(side, image.height, image.width);
   return cropToPatches(resize(image, height, width, "bicubic"), patchSize);
+}
+
+/**
+ * An image as its network's own preprocessing makes it.
+ *
+ * @throws {RangeError} if that ends in a crop larger than the resized image
+ */
+export function preparedRaster(image: Raster, { resize: to, cropSize, interpolation }: Preprocessing): Raster {
+  const { height, width } = !to
+    ? image
+    : "height" in to
+    ? to
+    : shorterSideTo(to.shorterSide, image.height, image.width);
+  const resized = height === image.height && width === image.width
+    ? image
+    : resize(image, height, width, interpolation);
+  if (cropSize === undefined || height === cropSize && width === cropSize) return resized;
+  if (height < cropSize || width < cropSize) {
+    throw new RangeError(`an image of ${width} × ${height} pixels has no crop of ${cropSize}: enlarge it`);
+  }
+  return cropAt(resized, centralOffset(height, cropSize), centralOffset(width, cropSize), cropSize, cropSize);
 }
 
 /** The evaluation crop: shorter side to 256 for a crop of 224 and in proportion, then the centre. */

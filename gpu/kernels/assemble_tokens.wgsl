@@ -1,8 +1,9 @@
-// x[b, 0, :] = cls + pos[0, :]; x[b, 1 + i, :] = patches[b, i, :] + pos[1 + i, :]. One thread an element of x; count, columns, perImage in V.
-struct Params { count: u32, columns: u32, perImage: u32 }
+// x[b, l, :] = lead[l, :] + pos[l, :]; x[b, L + i, :] = patches[b, i, :] + pos[L + i, :]. One thread an element of x, all extents in V:
+// first = L·D; leadStride is the same where each image has its own leading tokens, else 0.
+struct Params { count: u32, first: u32, perImage: u32, leadStride: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> patches: array<V>;
-@group(0) @binding(2) var<storage, read_write> cls: array<V>;
+@group(0) @binding(2) var<storage, read_write> lead: array<V>;
 @group(0) @binding(3) var<storage, read_write> pos: array<V>;
 @group(0) @binding(4) var<storage, read_write> x: array<V>;
 
@@ -19,10 +20,10 @@ fn main(
   let b = i / p.perImage;
   let within = i % p.perImage;
   var token: V;
-  if (within < p.columns) {
-    token = cls[within];
+  if (within < p.first) {
+    token = lead[b * p.leadStride + within];
   } else {
-    token = patches[b * (p.perImage - p.columns) + within - p.columns];
+    token = patches[b * (p.perImage - p.first) + within - p.first];
   }
   x[i] = token + pos[within];
 }

@@ -1,11 +1,13 @@
-// dpatches = dx without the first token; dcls (+)= Σ_b dx[b, 0, :]; dpos (+)= Σ_b dx[b]. One thread an element of dpos, in V, which walks the images.
+// dpatches = dx without the leading tokens; dlead (+)= Σ_b dx[b, :L, :], or each image's own; dpos (+)= Σ_b dx[b].
+// One thread an element of dpos, in V, which walks the images; first = L·D.
 struct Params {
-  count: u32, columns: u32, images: u32, hasPatches: u32, hasCls: u32, hasPos: u32, accumulateCls: u32, accumulatePos: u32,
+  count: u32, first: u32, images: u32, hasPatches: u32, hasLead: u32, hasPos: u32,
+  leadPerImage: u32, accumulateLead: u32, accumulatePos: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> dx: array<V>;
 @group(0) @binding(2) var<storage, read_write> dpatches: array<V>;
-@group(0) @binding(3) var<storage, read_write> dcls: array<V>;
+@group(0) @binding(3) var<storage, read_write> dlead: array<V>;
 @group(0) @binding(4) var<storage, read_write> dpos: array<V>;
 
 @compute @workgroup_size(256)
@@ -22,8 +24,17 @@ fn main(
   for (var b = 0u; b < p.images; b++) {
     let d = dx[b * p.count + i];
     sum += d;
-    if (p.hasPatches != 0u && i >= p.columns) {
-      dpatches[b * (p.count - p.columns) + i - p.columns] = d;
+    if (i >= p.first) {
+      if (p.hasPatches != 0u) {
+        dpatches[b * (p.count - p.first) + i - p.first] = d;
+      }
+    } else if (p.hasLead != 0u && p.leadPerImage != 0u) {
+      let at = b * p.first + i;
+      if (p.accumulateLead != 0u) {
+        dlead[at] += d;
+      } else {
+        dlead[at] = d;
+      }
     }
   }
   if (p.hasPos != 0u) {
@@ -33,11 +44,11 @@ fn main(
       dpos[i] = sum;
     }
   }
-  if (p.hasCls != 0u && i < p.columns) {
-    if (p.accumulateCls != 0u) {
-      dcls[i] += sum;
+  if (p.hasLead != 0u && p.leadPerImage == 0u && i < p.first) {
+    if (p.accumulateLead != 0u) {
+      dlead[i] += sum;
     } else {
-      dcls[i] = sum;
+      dlead[i] = sum;
     }
   }
 }

@@ -1,6 +1,7 @@
 // From pixels to tokens and back: patches, [CLS] and positions, resampling, picking rows.
 import { asMatrix } from "../../models/graph/program.ts";
 import type { OpOf } from "../../models/graph/ops/mod.ts";
+import { leadOf } from "../../models/graph/ops/tokens.ts";
 import { size, type Tensor } from "../../models/graph/tensor.ts";
 import type { Binding } from "../dispatch.ts";
 import { kernel, type KernelFile } from "../kernels/sources.ts";
@@ -27,23 +28,25 @@ export function lowerUnpatchify(l: Lowering, op: OpOf<"unpatchify">): void {
 }
 
 export function lowerAssembleTokens(l: Lowering, op: OpOf<"assembleTokens">): void {
-  const { patches, cls, pos } = op.in;
-  const D = size(cls), width = widthOf(D);
-  const u = [size(op.out.x), D, size(pos)].map((n) => n / width);
-  each(l, "assemble_tokens", width, [l.of(patches), l.of(cls), l.of(pos), l.of(op.out.x)], u);
+  const { patches, lead, pos } = op.in;
+  const [, D] = asMatrix(patches), width = widthOf(D);
+  const { count, perImage } = leadOf(op);
+  const u = [size(op.out.x), count * D, size(pos), perImage ? count * D : 0].map((n) => n / width);
+  each(l, "assemble_tokens", width, [l.of(patches), l.of(lead), l.of(pos), l.of(op.out.x)], u);
 }
 
 export function lowerAssembleTokensBackward(l: Lowering, op: OpOf<"assembleTokensBackward">): void {
-  const { dpatches, dcls, dpos } = op.out;
-  const { images, accumulateCls, accumulatePos } = op.attrs;
+  const { dpatches, dlead, dpos } = op.out;
+  const { images, lead, leadPerImage, accumulateLead, accumulatePos } = op.attrs;
   const [, D] = asMatrix(op.in.dx);
   const width = widthOf(D);
-  each(l, "assemble_tokens_backward", width, [l.of(op.in.dx), l.of(dpatches), l.of(dcls), l.of(dpos)], [
+  each(l, "assemble_tokens_backward", width, [l.of(op.in.dx), l.of(dpatches), l.of(dlead), l.of(dpos)], [
     size(op.in.dx) / images / width,
-    D / width,
+    lead * D / width,
     images,
-    ...[dpatches, dcls, dpos].map((t) => Number(t !== undefined)),
-    Number(accumulateCls),
+    ...[dpatches, dlead, dpos].map((t) => Number(t !== undefined)),
+    Number(leadPerImage),
+    Number(accumulateLead),
     Number(accumulatePos),
   ]);
 }

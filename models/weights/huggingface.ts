@@ -16,19 +16,24 @@ const FILES = [
 const MAX_JSON = 64 * 2 ** 20;
 
 /**
- * Opens a folder as transformers writes it: weights, whole or in shards, and config.json if it is there.
+ * Opens a folder as transformers writes it: weights, whole or in shards, config.json and preprocessor_config.json if they are there.
  *
  * @throws {RangeError} if it has no weights
  */
 export async function openFolder(folder: string, open: OpenPath): Promise<TensorFile> {
-  const config = await exists(join(folder, "config.json")) ? await readJson(join(folder, "config.json")) : undefined;
+  const config = await readIfThere(join(folder, "config.json"));
+  const preprocessor = await readIfThere(join(folder, "preprocessor_config.json"));
   for (const file of FILES) {
     const path = join(folder, file);
     if (!await exists(path)) continue;
     const weights = file.endsWith(".index.json") ? await openShards(path, open) : await open(path);
-    return { ...weights, name: folder, format: `Hugging Face folder of ${weights.format}`, config };
+    return { ...weights, name: folder, format: `Hugging Face folder of ${weights.format}`, config, preprocessor };
   }
   throw new RangeError(`weights ${folder}: the folder has none of ${FILES.join(", ")}`);
+}
+
+async function readIfThere(path: string): Promise<Record<string, unknown> | undefined> {
+  return await exists(path) ? await readJson(path) : undefined;
 }
 
 /** Whether a folder holds weights as transformers writes them. */

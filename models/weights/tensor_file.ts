@@ -24,6 +24,8 @@ export interface TensorFile {
   readonly metadata: Readonly<Record<string, string>>;
   /** Architecture a Hugging Face folder describes beside the weights. */
   readonly config?: Readonly<Record<string, unknown>>;
+  /** What a Hugging Face folder says is done to images, as it stands in its preprocessor_config.json. */
+  readonly preprocessor?: Readonly<Record<string, unknown>>;
   /** The whole object of a PyTorch file, tensors included, for who wants more than tensors. */
   readonly object?: unknown;
   /** Elements of a tensor of this file, contiguous and little-endian. */

@@ -1,7 +1,7 @@
 // A Vision Transformer from a file of weights: its architecture by the shapes, its tensors, and a report on both.
 
 import { bicubicAxis } from "../interpolate.ts";
-import { type VitConfig, vitConfig, vitShapes } from "../vit.ts";
+import { VIT_SIZES, type VitConfig, vitConfig, vitShapes } from "../vit.ts";
 import { findNetwork, type NetworkName, type NetworkTensor, type NetworkTensors } from "./network.ts";
 import { type TensorFile } from "./tensor_file.ts";
 
@@ -54,25 +54,43 @@ export interface VitWeights {
  * @throws {TypeError} if it is of a kind this project cannot run (gated MLPs, distillation tokens), naming what
  */
 export async function readVit(file: TensorFile, reading: VitReading = {}): Promise<VitWeights> {
-  const network = findNetwork(file, reading.network);
+  return await readVitNetwork(findNetwork(file, reading.network), reading);
+}
+
+/** {@linkcode readVit} of a network that was found. */
+export async function readVitNetwork(network: NetworkTensors, reading: VitReading = {}): Promise<VitWeights> {
   const { config, notices } = inferVit(network, reading.config);
   const report = compareVit(network, config, notices);
-  if (report.missing.length > 0 || report.shapeDifferences.length > 0) {
-    throw new SyntaxError(`${file.name}: is no complete Vision Transformer: ${describeReport(report)}`);
-  }
-  const wanted = new Set(report.matched);
-  const weights = new Map<string, LoadedTensor>();
-  for (const [name, tensor] of network.tensors) {
-    if (wanted.has(name) || name.startsWith("head.")) {
-      weights.set(name, { shape: tensor.shape, data: await tensor.read() });
-    }
-  }
+  requireComplete(network.file, report, "Vision Transformer");
+  const weights = await readMatched(network, report);
   if (reading.imageSize === undefined || reading.imageSize === config.imageSize) return { config, weights, report };
   const resized = resamplePositions(config, weights.get("backbone.pos_embed")!, reading.imageSize);
   weights.set("backbone.pos_embed", resized.tensor);
   const side = (size: number) => Math.floor(size / config.patchSize);
   const notice = `position embedding resampled from ${side(config.imageSize)}² to ${side(reading.imageSize)}² patches`;
   return { config: resized.config, weights, report: { ...report, notices: [...notices, notice] } };
+}
+
+/** Throws {SyntaxError} if a network lacks tensors, or has some of another shape. */
+export function requireComplete(file: TensorFile, report: WeightsReport, what: string): void {
+  if (report.missing.length > 0 || report.shapeDifferences.length > 0) {
+    throw new SyntaxError(`${file.name}: is no complete ${what}: ${describeReport(report)}`);
+  }
+}
+
+/** Reads what matched, and the projection head if there is one. */
+export async function readMatched(
+  { tensors }: NetworkTensors,
+  { matched }: WeightsReport,
+): Promise<Map<string, LoadedTensor>> {
+  const wanted = new Set(matched);
+  const weights = new Map<string, LoadedTensor>();
+  for (const [name, tensor] of tensors) {
+    if (wanted.has(name) || name.startsWith("head.")) {
+      weights.set(name, { shape: tensor.shape, data: await tensor.read() });
+    }
+  }
+  return weights;
 }
 
 /** Heads of the published transformers are 64 wide, whatever the width of the model. */
@@ -114,9 +132,9 @@ export function inferVit(
   let { numHeads } = said;
   if (numHeads === undefined) {
     numHeads = Math.max(1, Math.round(embedDim / HEAD_WIDTH));
-    if (embedDim % HEAD_WIDTH !== 0) {
-      while (embedDim % numHeads !== 0) numHeads--;
-      notices.push(`the file does not say how many heads it has: ${numHeads} are assumed`);
+    while (embedDim % numHeads !== 0) numHeads--;
+    if (!Object.values(VIT_SIZES).some((size) => size.embedDim === embedDim && size.depth === depth)) {
+      notices.push(`the file does not say how many heads it has: ${numHeads} are assumed; --num-heads tells`);
     }
   }
   if (!Number.isSafeInteger(numHeads) || numHeads < 1 || embedDim % numHeads !== 0) {
@@ -144,7 +162,7 @@ export function inferVit(
 export const VIT_KEY = "denodino.vit";
 
 /** What config.json of a Hugging Face folder, or our own metadata, says beyond the shapes. */
-function describedBy({ config, metadata }: TensorFile): { numHeads?: number; layerNormEps?: number } {
+export function describedBy({ config, metadata }: TensorFile): { numHeads?: number; layerNormEps?: number } {
   const positive = (value: unknown) =>
     typeof value === "number" && value > 0 && Number.isFinite(value) ? value : undefined;
   if (config) {
@@ -181,10 +199,19 @@ function refuseVariants(file: TensorFile, tensors: ReadonlyMap<string, NetworkTe
 
 /** Holds the network's tensors against what its architecture needs. */
 export function compareVit(network: NetworkTensors, config: VitConfig, notices: readonly string[] = []): WeightsReport {
+  return compareNetwork(network, vitShapes(config), notices);
+}
+
+/** Holds a network's tensors against names and shapes, given without `backbone.`. */
+export function compareNetwork(
+  network: NetworkTensors,
+  shapes: Iterable<readonly [name: string, shape: readonly number[]]>,
+  notices: readonly string[] = [],
+): WeightsReport {
   const matched: string[] = [], missing: string[] = [];
   const shapeDifferences: { name: string; there: readonly number[]; wanted: readonly number[] }[] = [];
   const expected = new Set<string>();
-  for (const [short, wanted] of vitShapes(config)) {
+  for (const [short, wanted] of shapes) {
     const name = `backbone.${short}`;
     expected.add(name);
     const there = network.tensors.get(name)?.shape;

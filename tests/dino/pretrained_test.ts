@@ -49,7 +49,7 @@ onEachBackend("encoder: registers take part, and are no patches", async (backend
   const [height, width, images] = [40, 24, 2], D = 48, patches = 15;
   const planes = toyImages(images, height, width);
   const truth = await forward(read, planes, [images, height, width]);
-  const uploaded = uploadBackbone(backend, { weights: read.weights, backbone: config, path: "toy", notices: [] });
+  const uploaded = uploadBackbone(backend, { weights: read.weights, backbone: config, path: "toy" });
   const encoder = new ImageEncoder(backend, uploaded.parameters, config);
   const { tokens, attention, features } = await encoder.encode(planes, images, height, width, {
     tokens: true,

@@ -2,19 +2,24 @@
 
 import type { Backend } from "../../models/graph/backend.ts";
 import { train, type TrainOptions } from "../../dino/train.ts";
+import type { Config } from "../../dino/config.ts";
 import type { StepRow } from "../../dino/events.ts";
 import { assert, assertAlmostEquals, assertEquals } from "../assert.ts";
 import { onEachBackend } from "../backends.ts";
 import { comparableLog, toyConfig, toyPixels, trainToy } from "./toy_run.ts";
 
-const config = toyConfig({ epochs: 2, knnEvery: 0, logEvery: 1 });
+const short = { epochs: 2, knnEvery: 0, logEvery: 1 };
+const configs: Record<string, Config> = {
+  "training": toyConfig(short),
+  "training with register tokens": toyConfig({ ...short, registers: 2 }),
+};
 
 async function losses(out: string): Promise<number[]> {
   const rows = await comparableLog(out);
   return rows.flatMap((row) => row.kind === "step" ? [(row as unknown as StepRow).loss] : []);
 }
 
-onEachBackend("training follows the reference, and resumes to the same log", async (backend: Backend) => {
+async function followAndResume(backend: Backend, config: Config): Promise<void> {
   const folder = await Deno.makeTempDir();
   try {
     const go = (name: string, options: Partial<TrainOptions> = {}) =>
@@ -44,4 +49,12 @@ onEachBackend("training follows the reference, and resumes to the same log", asy
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
-}, { backends: ["wasm", "webgpu"] });
+}
+
+for (const [what, config] of Object.entries(configs)) {
+  onEachBackend(
+    `${what} follows the reference, and resumes to the same log`,
+    (backend) => followAndResume(backend, config),
+    { backends: ["wasm", "webgpu"] },
+  );
+}

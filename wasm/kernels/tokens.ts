@@ -30,12 +30,13 @@ function movePatches(step: usize, chunk: u32, back: bool): void {
   }
 }
 
-/** Arguments: patches, cls, pos, x, tokens, D. A chunk is one image. */
+/** Arguments: patches, lead, pos, x, tokens, D, leading tokens, whether each image has its own. A chunk is one image. */
 export function assembleTokens(step: usize, chunk: u32): void {
-  const tokens = word(step, 4), D = word(step, 5), x = word(step, 3) + (<usize>chunk * tokens * D << 2);
-  addRows(x, word(step, 1), word(step, 2), D);
-  const rest = (tokens - 1) * D;
-  addRows(x + (D << 2), word(step, 0) + (<usize>chunk * rest << 2), word(step, 2) + (D << 2), rest);
+  const tokens = word(step, 4), D = word(step, 5), first = word(step, 6) * D, firstBytes: usize = first << 2;
+  const x = word(step, 3) + (<usize>chunk * tokens * D << 2), pos: usize = word(step, 2);
+  if (first) addRows(x, word(step, 1) + (word(step, 7) ? chunk * firstBytes : 0), pos, first);
+  const rest = tokens * D - first;
+  addRows(x + firstBytes, word(step, 0) + (<usize>chunk * rest << 2), pos + firstBytes, rest);
 }
 
 function addRows(y: usize, a: usize, b: usize, n: u32): void {
@@ -45,10 +46,18 @@ function addRows(y: usize, a: usize, b: usize, n: u32): void {
   }
 }
 
-/** Arguments: dx, dpatches, tokens, D. A chunk is one image. */
+/**
+ * Arguments: dx, dpatches, dlead with rows for each image, tokens, D, leading tokens, accumulate into dlead; either target
+ * may be 0. A chunk is one image.
+ */
 export function assembleTokensBackward(step: usize, chunk: u32): void {
-  const tokens = word(step, 2), row: usize = word(step, 3) << 2, bytes = (tokens - 1) * row;
-  memory.copy(word(step, 1) + chunk * bytes, word(step, 0) + chunk * tokens * row + row, bytes);
+  const tokens = word(step, 3), row: usize = word(step, 4) << 2, first = word(step, 5) * row;
+  const bytes = tokens * row - first, dx = word(step, 0) + chunk * tokens * row;
+  if (word(step, 1)) memory.copy(word(step, 1) + chunk * bytes, dx + first, bytes);
+  if (!word(step, 2)) return;
+  const dlead = word(step, 2) + chunk * first;
+  if (word(step, 6)) addRows(dlead, dlead, dx, <u32>(first >> 2));
+  else memory.copy(dlead, dx, first);
 }
 
 /** y[i] (+)= Σ_b x[b, i]; arguments x, y, images, image stride in bytes, elements, elements a chunk, accumulate. */

@@ -1,5 +1,6 @@
 // From pixels to tokens and back.
 import { asMatrix } from "../../models/graph/program.ts";
+import { leadOf } from "../../models/graph/ops/tokens.ts";
 import { bytesPerElement, size, type Tensor } from "../../models/graph/tensor.ts";
 import { Code } from "../codes.ts";
 import { cut, flag, type Lowering, type Lowerings } from "../lowering.ts";
@@ -15,15 +16,39 @@ export const tokenLowerings: Lowerings = {
   unpatchify: (op, to) => movePatches(Code.unpatchify, op.out.image, op.in.patches, op.attrs.patchSize, to),
 
   assembleTokens(op, to) {
-    const { patches, cls, pos } = op.in, D = size(cls), { images } = op.attrs;
-    to.step(Code.assembleTokens, images, [to.at(patches), to.at(cls), to.at(pos), to.at(op.out.x), size(pos) / D, D]);
+    const { patches, lead, pos } = op.in, D = asMatrix(patches)[1], { images } = op.attrs;
+    const { count, perImage } = leadOf(op);
+    to.step(Code.assembleTokens, images, [
+      to.at(patches),
+      to.at(lead),
+      to.at(pos),
+      to.at(op.out.x),
+      size(pos) / D,
+      D,
+      count,
+      flag(perImage),
+    ]);
   },
 
   assembleTokensBackward(op, to) {
-    const { dx } = op.in, { dpatches, dcls, dpos } = op.out, { images, accumulateCls, accumulatePos } = op.attrs;
-    const D = asMatrix(dx)[1], perImage = size(dx) / images;
-    if (dpatches) to.step(Code.assembleTokensBackward, images, [to.at(dx), to.at(dpatches), perImage / D, D]);
-    for (const [target, n, accumulate] of [[dcls, D, accumulateCls], [dpos, perImage, accumulatePos]] as const) {
+    const { dx } = op.in, { dpatches, dlead, dpos } = op.out;
+    const { images, lead, leadPerImage, accumulateLead, accumulatePos } = op.attrs;
+    const D = asMatrix(dx)[1], perImage = size(dx) / images, own = leadPerImage ? dlead : undefined;
+    if (dpatches || own) {
+      to.step(Code.assembleTokensBackward, images, [
+        to.at(dx),
+        to.at(dpatches),
+        to.at(own),
+        perImage / D,
+        D,
+        lead,
+        flag(accumulateLead),
+      ]);
+    }
+    const shared = leadPerImage ? undefined : dlead;
+    for (
+      const [target, n, accumulate] of [[shared, lead * D, accumulateLead], [dpos, perImage, accumulatePos]] as const
+    ) {
       if (!target) continue;
       const { chunks, perChunk } = cut(to, n, { weight: images, multiple: 16 });
       to.step(Code.sumImages, chunks, [

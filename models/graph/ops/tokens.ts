@@ -13,20 +13,26 @@ export type PatchifyOp = Operation<"patchify", { image: Tensor }, { patches: Ten
 /** The inverse of patchify; dropped pixels become 0. */
 export type UnpatchifyOp = Operation<"unpatchify", { patches: Tensor }, { image: Tensor }, { patchSize: number }>;
 
-/** x[b, 0, :] = cls + pos[0, :]; x[b, 1 + i, :] = patches[b, i, :] + pos[1 + i, :]. pos [n + 1, D], x [B·(n + 1), D]. */
+/**
+ * x[b, l, :] = lead[l, :] + pos[l, :] for the L leading tokens ([CLS], registers); x[b, L + i, :] = patches[b, i, :] +
+ * pos[L + i, :]. pos [L + n, D], x [B·(L + n), D]. lead [L, D] is shared by all images, or [B·L, D] has rows for each.
+ */
 export type AssembleTokensOp = Operation<
   "assembleTokens",
-  { patches: Tensor; cls: Tensor; pos: Tensor },
+  { patches: Tensor; lead?: Tensor; pos: Tensor },
   { x: Tensor },
   { images: number }
 >;
 
-/** dpatches = dx without the first token of each image; dcls (+)= Σ_b dx[b, 0, :]; dpos (+)= Σ_b dx[b]. */
+/**
+ * dpatches = dx without the L leading tokens of each image; dlead (+)= Σ_b dx[b, :L, :], or each image's own rows where
+ * `leadPerImage`; dpos (+)= Σ_b dx[b].
+ */
 export type AssembleTokensBackwardOp = Operation<
   "assembleTokensBackward",
   { dx: Tensor },
-  { dpatches?: Tensor; dcls?: Tensor; dpos?: Tensor },
-  { images: number; accumulateCls: boolean; accumulatePos: boolean }
+  { dpatches?: Tensor; dlead?: Tensor; dpos?: Tensor },
+  { images: number; lead: number; leadPerImage: boolean; accumulateLead: boolean; accumulatePos: boolean }
 >;
 
 /**
@@ -68,19 +74,40 @@ export function patchify(p: Program, image: Tensor, patchSize: number): Tensor {
   return patches;
 }
 
-/** Prepends [CLS] and adds positions: → [B·(n + 1), D]. */
-export function assembleTokens(p: Program, patches: Tensor, cls: Tensor, pos: Tensor, images: number): Tensor {
+/**
+ * Puts leading tokens before the patches of each image, and adds positions: → [B·(L + n), D].
+ *
+ * @param lead [L, D] for all images, or [B·L, D]; left out, positions are all that is added
+ */
+export function assembleTokens(
+  p: Program,
+  patches: Tensor,
+  lead: Tensor | undefined,
+  pos: Tensor,
+  images: number,
+): Tensor {
   const [rows, D] = asMatrix(patches);
-  const tokens = rows / images + 1;
+  const tokens = size(pos) / D, L = tokens - rows / images, given = lead ? size(lead) / D : 0;
   require(
-    size(cls) === D && size(pos) === tokens * D,
+    given === L || given === images * L,
     "assembleTokens",
     () =>
-      `patches [${patches.shape}] of ${images} images, cls [${cls.shape}], pos [${pos.shape}]: pos should hold ${tokens}×${D}`,
+      `patches [${patches.shape}] of ${images} images, ${given} leading tokens, pos [${pos.shape}]: pos should hold ` +
+      `${given + rows / images}×${D}`,
   );
   const x = p.activation("tokens", [images * tokens, D]);
-  p.emit<AssembleTokensOp>({ kind: "assembleTokens", in: { patches, cls, pos }, out: { x }, attrs: { images } });
+  p.emit<AssembleTokensOp>({ kind: "assembleTokens", in: { patches, lead, pos }, out: { x }, attrs: { images } });
   return x;
+}
+
+/** Leading tokens L of an image, and whether each image has its own. */
+export function leadOf({ in: { patches, lead, pos }, attrs: { images } }: AssembleTokensOp): {
+  count: number;
+  perImage: boolean;
+} {
+  const [rows, D] = asMatrix(patches);
+  const count = size(pos) / D - rows / images;
+  return { count, perImage: lead !== undefined && size(lead) !== count * D };
 }
 
 /** Weights of one axis, dense [out, in]. */
@@ -221,26 +248,31 @@ export const unpatchifyRule: OpRule<UnpatchifyOp> = {
 
 export const assembleTokensRule: OpRule<AssembleTokensOp> = {
   reference(op, at) {
-    const patches = at(op.in.patches), cls = at(op.in.cls), pos = at(op.in.pos), x = at(op.out.x);
-    const D = cls.length, perImage = pos.length;
+    const patches = at(op.in.patches), lead = op.in.lead && at(op.in.lead), pos = at(op.in.pos), x = at(op.out.x);
+    const { count, perImage: own } = leadOf(op);
+    const first = count * asMatrix(op.in.patches)[1], perImage = pos.length;
     for (let i = 0; i < x.length; i++) {
       const b = Math.floor(i / perImage), within = i % perImage;
-      x[i] = pos[within] + (within < D ? cls[within] : patches[b * (perImage - D) + within - D]);
+      x[i] = pos[within] +
+        (within < first ? lead![(own ? b * first : 0) + within] : patches[b * (perImage - first) + within - first]);
     }
   },
   gradient(op, g) {
     const dx = g.of(op.out.x);
     if (!dx) return;
-    const dpatches = g.target(op.in.patches), dcls = g.target(op.in.cls), dpos = g.target(op.in.pos);
-    if (!dpatches && !dcls && !dpos) return;
+    const dpatches = g.target(op.in.patches), dlead = g.target(op.in.lead), dpos = g.target(op.in.pos);
+    if (!dpatches && !dlead && !dpos) return;
+    const { count, perImage } = leadOf(op);
     require(!dpatches?.accumulate, "assembleTokens", () => "patches feed two operations");
     g.program.emit<AssembleTokensBackwardOp>({
       kind: "assembleTokensBackward",
       in: { dx },
-      out: { dpatches: dpatches?.tensor, dcls: dcls?.tensor, dpos: dpos?.tensor },
+      out: { dpatches: dpatches?.tensor, dlead: dlead?.tensor, dpos: dpos?.tensor },
       attrs: {
         images: op.attrs.images,
-        accumulateCls: dcls?.accumulate ?? false,
+        lead: count,
+        leadPerImage: perImage,
+        accumulateLead: dlead?.accumulate ?? false,
         accumulatePos: dpos?.accumulate ?? false,
       },
     });
@@ -248,19 +280,19 @@ export const assembleTokensRule: OpRule<AssembleTokensOp> = {
 };
 
 export const assembleTokensBackwardRule: OpRule<AssembleTokensBackwardOp> = {
-  readsOutput: (op) => [...(op.attrs.accumulateCls ? ["dcls"] : []), ...(op.attrs.accumulatePos ? ["dpos"] : [])],
+  readsOutput: (op) => [...(op.attrs.accumulateLead ? ["dlead"] : []), ...(op.attrs.accumulatePos ? ["dpos"] : [])],
   reference(op, at) {
-    const dx = at(op.in.dx), { dpatches, dcls, dpos } = op.out;
-    const { images, accumulateCls, accumulatePos } = op.attrs;
-    const D = asMatrix(op.in.dx)[1], perImage = dx.length / images;
-    if (dcls && !accumulateCls) at(dcls).fill(0);
+    const dx = at(op.in.dx), { dpatches, dlead, dpos } = op.out;
+    const { images, lead, leadPerImage, accumulateLead, accumulatePos } = op.attrs;
+    const first = lead * asMatrix(op.in.dx)[1], perImage = dx.length / images;
+    if (dlead && !accumulateLead) at(dlead).fill(0);
     if (dpos && !accumulatePos) at(dpos).fill(0);
     for (let i = 0; i < dx.length; i++) {
       const b = Math.floor(i / perImage), within = i % perImage;
       if (dpos) at(dpos)[within] += dx[i];
-      if (within < D) {
-        if (dcls) at(dcls)[within] += dx[i];
-      } else if (dpatches) at(dpatches)[b * (perImage - D) + within - D] = dx[i];
+      if (within < first) {
+        if (dlead) at(dlead)[(leadPerImage ? b * first : 0) + within] += dx[i];
+      } else if (dpatches) at(dpatches)[b * (perImage - first) + within - first] = dx[i];
     }
   },
 };

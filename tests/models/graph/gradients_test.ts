@@ -162,6 +162,12 @@ Deno.test("gradient from pixels to tokens through resampled positions", () =>
     );
   }));
 
+Deno.test("gradient of leading tokens of each image's own, and of positions alone", () =>
+  checkGradient({ patches: [6, 4], lead: [4, 4], pos: [5, 4], place: [3, 4] }, (p, { patches, lead, pos, place }) => {
+    const placed = assembleTokens(p, patches, undefined, place, 2); // three patches an image
+    return assembleTokens(p, placed, lead, pos, 2);
+  }));
+
 Deno.test("gradient of the DINO loss is that of its sum", async () => {
   const [views, globals, images, K] = [5, 2, 3, 8]; // 1/8 is exact: the loss assumes probabilities that sum to 1
   const probs = tensor(
@@ -201,9 +207,9 @@ Deno.test("gradient of the DINO loss is that of its sum", async () => {
   }
 });
 
-Deno.test("gradient of a whole network with batch norm, over two crop sizes", () => {
+Deno.test("gradient of a whole network with registers and batch norm, over two crop sizes", () => {
   const network = {
-    backbone: vitConfig({ imageSize: 8, patchSize: 4, embedDim: 8, depth: 2, numHeads: 2, mlpRatio: 2 }),
+    backbone: vitConfig({ imageSize: 8, patchSize: 4, embedDim: 8, depth: 2, numHeads: 2, mlpRatio: 2, registers: 2 }),
     head: headConfig({
       inDim: 8,
       outDim: 6,

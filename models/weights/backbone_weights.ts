@@ -1,0 +1,32 @@
+// Any backbone from a file of weights: whichever of the known networks its tensors make up.
+
+import type { BackboneConfig } from "../backbone.ts";
+import { findNetwork } from "./network.ts";
+import { parsePreprocessing, type Preprocessing } from "./preprocessing.ts";
+import type { TensorFile } from "./tensor_file.ts";
+import { type LoadedTensor, readVitNetwork, type VitReading, type WeightsReport } from "./vit_weights.ts";
+
+/** A backbone in memory. */
+export interface BackboneWeights {
+  /** Its architecture. */
+  readonly config: BackboneConfig;
+  /** By published names: `backbone.*` with the running statistics of batch norms, and `head.*` if the file has a projection head. */
+  readonly weights: ReadonlyMap<string, LoadedTensor>;
+  /** What fitted, and what did not. */
+  readonly report: WeightsReport;
+  /** What the file says is done to images before the network sees them. */
+  readonly preprocessing?: Preprocessing;
+}
+
+/**
+ * Reads a backbone.
+ *
+ * @throws {SyntaxError} if the file holds none, or one with tensors missing
+ * @throws {TypeError} if it is of a kind this project cannot run, naming what
+ */
+export async function readBackbone(file: TensorFile, reading: VitReading = {}): Promise<BackboneWeights> {
+  const network = findNetwork(file, reading.network);
+  const { preprocessor } = file;
+  const preprocessing = preprocessor && parsePreprocessing(preprocessor, `${file.name}/preprocessor_config.json`);
+  return { ...await readVitNetwork(network, reading), preprocessing };
+}
