@@ -10,6 +10,7 @@ import type { AnyLowering, Lowering, Lowerings } from "./lowering.ts";
 import { allocated, type Layout } from "./memory.ts";
 import { attentionLowerings } from "./ops/attention.ts";
 import { augmentLowerings } from "./ops/augment.ts";
+import { batchNormLowerings } from "./ops/batch_norm.ts";
 import { convolutionLowerings } from "./ops/convolution.ts";
 import { elementwiseLowerings } from "./ops/elementwise.ts";
 import { lossLowerings } from "./ops/loss.ts";
@@ -23,6 +24,7 @@ const lowerings: Lowerings = {
   ...matmulLowerings,
   ...elementwiseLowerings,
   ...normLowerings,
+  ...batchNormLowerings,
   ...attentionLowerings,
   ...tokenLowerings,
   ...lossLowerings,

@@ -8,8 +8,8 @@ import type { Lowering } from "../lowering.ts";
 import { widthOf } from "./elementwise.ts";
 import { emitPlainProduct } from "./matmul.ts";
 
-/** Bytes of windows written out at a time. */
-const WINDOW_BYTES = 128 << 20;
+/** Bytes of windows written out at a time; a software adapter's processor keeps fewer in its cache. */
+const WINDOW_BYTES = 128 << 20, SOFTWARE_WINDOW_BYTES = 8 << 20;
 
 /** Rows from which a binding may start, whatever their width: 256 bytes are 64 floats. */
 const ALIGNED_ROWS = 64;
@@ -43,7 +43,7 @@ export function lowerConv2dInputGradient(l: Lowering, op: OpOf<"conv2dInputGradi
   const filters = filtersByTap(l, e, op.in.weight), width = widthOf(C), dx = l.of(op.out.dx);
   // A pixel belongs to windows above and below it, so parts are whole images; as many as a binding can start at.
   const whole = ALIGNED_ROWS / greatestDivisor(ALIGNED_ROWS, outH * outW * O);
-  const fitting = Math.floor(WINDOW_BYTES / (outH * outW * k * 4));
+  const fitting = Math.floor(windowBytes(l) / (outH * outW * k * 4));
   const most = Math.min(e.images, Math.max(1, Math.floor(fitting / whole)) * whole);
   const columns = l.scratch(most * outH * outW * k * 4);
   for (let image = 0; image < e.images; image += most) {
@@ -59,6 +59,10 @@ export function lowerConv2dInputGradient(l: Lowering, op: OpOf<"conv2dInputGradi
       Math.ceil(count / 256),
     );
   }
+}
+
+function windowBytes(l: Lowering): number {
+  return Math.min(l.limits.fallback ? SOFTWARE_WINDOW_BYTES : WINDOW_BYTES, l.limits.bindingBytes);
 }
 
 /** Elements of a window. */
@@ -84,7 +88,7 @@ function eachPart(
 ): void {
   const { C, H, W, kh, kw, outH, outW, stride, padding } = e;
   const all = e.images * outH * outW, depth = depthOf(e), width = widthOf(C);
-  const fitting = Math.floor(WINDOW_BYTES / (depth * 4) / ALIGNED_ROWS) * ALIGNED_ROWS;
+  const fitting = Math.floor(windowBytes(l) / (depth * 4) / ALIGNED_ROWS) * ALIGNED_ROWS;
   const most = Math.min(all, Math.max(ALIGNED_ROWS, fitting));
   const windows = l.scratch(most * depth * 4);
   for (let first = 0; first < all; first += most) {

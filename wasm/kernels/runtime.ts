@@ -6,7 +6,9 @@ import { matmul, packColumns, packRows } from "./matmul";
 import {
   l2Normalize, l2NormalizeBackward, layerNorm, layerNormBackward, weightNorm, weightNormBackward,
 } from "./norm";
-import { batchNorm, batchNormBackward } from "./batch_norm";
+import {
+  batchNorm, batchNormBackward, batchNormBackwardPartial, batchNormBackwardSums, batchNormPartial, batchNormStats,
+} from "./batch_norm";
 import { attention, attentionBackward, attentionProbs } from "./attention";
 import {
   assembleTokens, assembleTokensBackward, gatherRows, patchify, resample, scatterRows, sumImages, unpatchify,
@@ -138,6 +140,18 @@ export function execute(step: usize, chunk: u32): void {
       break;
     case Code.weightNormBackward:
       weightNormBackward(step, chunk);
+      break;
+    case Code.batchNormPartial:
+      batchNormPartial(step, chunk);
+      break;
+    case Code.batchNormStats:
+      batchNormStats(step, chunk);
+      break;
+    case Code.batchNormBackwardPartial:
+      batchNormBackwardPartial(step, chunk);
+      break;
+    case Code.batchNormBackwardSums:
+      batchNormBackwardSums(step, chunk);
       break;
     case Code.batchNorm:
       batchNorm(step, chunk);

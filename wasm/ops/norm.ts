@@ -1,4 +1,4 @@
-// Normalisations along rows, and batch norm.
+// Normalisations along rows.
 import { asMatrix } from "../../models/graph/program.ts";
 import { Code } from "../codes.ts";
 import { cut, cutFixed, flag, type Lowerings, real } from "../lowering.ts";
@@ -100,44 +100,6 @@ export const normLowerings: Lowerings = {
       columns,
       perChunk,
       flag(op.attrs.accumulate),
-    ]);
-  },
-
-  batchNorm(op, to) {
-    const { x, weight, bias, runningMean, runningVar } = op.in, { y, stats } = op.out;
-    const { eps, momentum, training } = op.attrs, [rows, channels] = asMatrix(x);
-    to.step(Code.batchNorm, Math.ceil(channels / 4), [
-      to.at(x),
-      to.at(weight),
-      to.at(bias),
-      to.at(runningMean),
-      to.at(runningVar),
-      to.at(y),
-      to.at(stats),
-      rows,
-      channels,
-      real(eps),
-      real(momentum),
-      flag(training),
-    ]);
-  },
-
-  batchNormBackward(op, to) {
-    const { dy, x, stats, weight } = op.in, { dx, dweight, dbias } = op.out;
-    const { training, accumulateX, accumulateParams } = op.attrs, [rows, channels] = asMatrix(x);
-    to.step(Code.batchNormBackward, Math.ceil(channels / 4), [
-      to.at(dy),
-      to.at(x),
-      to.at(stats),
-      to.at(weight),
-      to.at(dx),
-      to.at(dweight),
-      to.at(dbias),
-      rows,
-      channels,
-      flag(training),
-      flag(accumulateX),
-      flag(accumulateParams),
     ]);
   },
 };

@@ -410,40 +410,26 @@ function* tokenCases(): Generator<OpCase> {
       attrs: { patchSize },
     });
   }
-  for (
-    const [images, n, D, L, own] of [[1, 1, 4, 1, 0], [3, 36, 33, 1, 0], [5, 16, 48, 5, 0], [3, 7, 9, 2, 1], [
-      2,
-      6,
-      8,
-      0,
-      0,
-    ]]
-  ) {
-    const shape = `${images}×${n}×${D}, ${L} leading${own ? " of each image" : ""}`;
-    let b = build(`assembleTokens ${shape}`);
-    const leads = own ? images * L : L;
+  for (const [images, n, D] of [[1, 1, 4], [3, 36, 33], [5, 16, 48]]) {
+    let b = build(`assembleTokens ${images}×${n}×${D}`);
     yield b.done(2 * EPS, {
       kind: "assembleTokens",
-      in: {
-        patches: b.input("patches", [images * n, D]),
-        lead: L > 0 ? b.input("lead", [leads, D]) : undefined,
-        pos: b.input("pos", [L + n, D]),
-      },
-      out: { x: b.output("x", [images * (L + n), D]) },
+      in: { patches: b.input("patches", [images * n, D]), cls: b.input("cls", [D]), pos: b.input("pos", [n + 1, D]) },
+      out: { x: b.output("x", [images * (n + 1), D]) },
       attrs: { images },
     });
     for (const accumulate of [false, true]) {
-      b = build(`assembleTokensBackward ${shape}${accumulate ? " accumulated" : ""}`);
+      b = build(`assembleTokensBackward ${images}×${n}×${D}${accumulate ? " accumulated" : ""}`);
       const start = accumulate ? 1 : undefined;
       yield b.done(sumTolerance(images), {
         kind: "assembleTokensBackward",
-        in: { dx: b.input("dx", [images * (L + n), D]) },
+        in: { dx: b.input("dx", [images * (n + 1), D]) },
         out: {
           dpatches: b.output("dpatches", [images * n, D]),
-          dlead: L > 0 ? b.output("dlead", [leads, D], start) : undefined,
-          dpos: b.output("dpos", [L + n, D], start),
+          dcls: b.output("dcls", [D], start),
+          dpos: b.output("dpos", [n + 1, D], start),
         },
-        attrs: { images, lead: L, leadPerImage: own === 1, accumulateLead: accumulate, accumulatePos: accumulate },
+        attrs: { images, accumulateCls: accumulate, accumulatePos: accumulate },
       });
     }
   }

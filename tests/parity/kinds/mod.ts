@@ -8,6 +8,7 @@ import { interpolation } from "./interpolation.ts";
 import { knn } from "./knn.ts";
 import { linearEval, linearFeaturesKind } from "./linear.ts";
 import { attentionMask, davisMetrics, videoSeg } from "./pictures.ts";
+import { resnetKind } from "./resnet.ts";
 import { copyDetection, copyFeatures, multiScale, retrieval } from "./retrieval.ts";
 import { optimizers, schedules, trainSteps } from "./training.ts";
 import { multicrop, vitBackward, vitForward } from "./vit.ts";
@@ -26,6 +27,7 @@ export const KINDS: Readonly<Record<string, Kind>> = {
   dino_head: { run: dinoHeadKind },
   dino_loss: { run: dinoLossKind },
   multicrop: { run: multicrop },
+  resnet: { run: resnetKind },
   train_steps: { run: trainSteps },
   optimizers: { run: optimizers },
   schedules: { run: (golden) => schedules(golden), host: true },
