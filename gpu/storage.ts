@@ -1,7 +1,7 @@
 // What `precision: "f16"` keeps in halves: activations of the forward pass that only products, attention and GELU meet, and copies of weights.
 import { inputsOf, outputsOf, Program } from "../models/graph/program.ts";
 import { type Op, type OpKind, ruleOf } from "../models/graph/ops/mod.ts";
-import { matmulExtents, type MatmulOp } from "../models/graph/ops/matmul.ts";
+import { matmulExtents } from "../models/graph/ops/matmul.ts";
 import { byteLength, rootOf, size, type Tensor, tensor, VIEW_ALIGNMENT } from "../models/graph/tensor.ts";
 
 /** Element type of stored activations and of the weights that products read. */
@@ -37,14 +37,14 @@ const SLOTS: { readonly [K in OpKind]?: { readonly in?: readonly string[]; reado
   copy: { in: ["x"], out: ["y"] },
 };
 
-/** Rows that must meet a weight before a copy of it is worth its pass. */
+/** Rows that must meet a weight before a copy of it is worth making. */
 const ENOUGH_ROWS = 128;
 
 /** Decides what a program keeps in halves. Its unread outputs must have been dropped. */
 export function storedProgram(program: Program, precision: Precision): Stored {
   if (precision === "f32") return { program, halves: new Set() };
-  const withCopies = copyWeights(program);
-  return { program: withCopies, halves: chooseHalves(withCopies) };
+  const halves = chooseHalves(program);
+  return { program: copyWeights(program, halves), halves };
 }
 
 /** Bytes of a tensor that owns its buffer. */
@@ -53,21 +53,22 @@ export function storedBytes(root: Tensor, halves: ReadonlySet<number>): number {
 }
 
 /**
- * The same program with products reading copies of their weights, each made before its first reader, and again after a weight was
- * written: all crops and the backward pass share it. The masters stay f32.
+ * The same program with products reading copies of their weights, which are added to `halves`. A copy is made before its first
+ * reader, and again after the weight was written: all crops and the backward pass share it. The masters stay f32.
  */
-function copyWeights(program: Program): Program {
-  const rows = rowsOfWeights(program);
+function copyWeights(program: Program, halves: Set<number>): Program {
+  const rows = rowsOfWeights(program, halves);
   const result = new Program(program.name);
   const copies = new Map<number, { copy: Tensor; root: number }>();
   for (const op of program.ops) {
     let placed = op;
     const weight = weightOf(op);
-    if (weight && rows.get(weight.id)! >= ENOUGH_ROWS) {
+    if (weight && (rows.get(weight.id) ?? 0) >= ENOUGH_ROWS) {
       let made = copies.get(weight.id);
       if (!made) {
         made = { copy: tensor(`half(${weight.name})`, weight.shape, "activation"), root: rootOf(weight).id };
         copies.set(weight.id, made);
+        halves.add(made.copy.id);
         result.emit<Op>({ kind: "copy", in: { x: weight }, out: { y: made.copy }, attrs: {} });
       }
       placed = { ...op, in: { ...op.in, b: made.copy } } as Op;
@@ -85,12 +86,13 @@ function weightOf(op: Op): Tensor | undefined {
   return op.kind === "matmul" && op.in.b.role === "param" ? op.in.b : undefined;
 }
 
-/** Rows that all products of the program together bring to each weight. */
-function rowsOfWeights(program: Program): Map<number, number> {
+/** Rows in halves that all products of the program together bring to each weight. */
+function rowsOfWeights(program: Program, halves: ReadonlySet<number>): Map<number, number> {
   const rows = new Map<number, number>();
   for (const op of program.ops) {
     const weight = weightOf(op);
-    if (weight) rows.set(weight.id, (rows.get(weight.id) ?? 0) + matmulExtents(op as MatmulOp).m);
+    if (!weight || op.kind !== "matmul" || !halves.has(rootOf(op.in.a).id)) continue;
+    rows.set(weight.id, (rows.get(weight.id) ?? 0) + matmulExtents(op).m);
   }
   return rows;
 }
@@ -120,5 +122,6 @@ function accepts(op: Op, direction: "in" | "out", slot: string, t: Tensor): bool
   if (t.dtype !== "f32" || (t.offset ?? 0) * HALF_BYTES % VIEW_ALIGNMENT !== 0) return false;
   if (direction === "out" && ruleOf(op).readsOutput?.(op).includes(slot)) return false; // a sum that is added to
   if (op.kind === "augment" && op.attrs.layout === "levels") return false;
+  if (op.kind === "copy" && op.out.y.role !== "activation") return false; // what the host reads
   return SLOTS[op.kind]?.[direction]?.includes(slot) ?? false;
 }

@@ -9,7 +9,13 @@ export const BACKENDS = ["reference", "wasm", "webgpu"] as const;
 export type BackendName = (typeof BACKENDS)[number];
 
 /** Opens a backend by name; on WebGPU any adapter will do, a software one too. */
-export async function openBackendForTests(name: string, options: { threads?: number } = {}): Promise<Backend> {
+export async function openBackendForTests(
+  name: string,
+  options: { threads?: number; precision?: "f32" | "f16" } = {},
+): Promise<Backend> {
+  if (options.precision === "f16" && name !== "webgpu") {
+    throw new RangeError(`backend ${name} computes and stores in f32: use webgpu for precision f16`);
+  }
   switch (name) {
     case "reference":
       return new ReferenceBackend();
@@ -19,7 +25,7 @@ export async function openBackendForTests(name: string, options: { threads?: num
     }
     case "webgpu": {
       const { openWebGpu } = await import("../gpu/mod.ts");
-      return await openWebGpu({ allowFallback: true });
+      return await openWebGpu({ allowFallback: true, precision: options.precision });
     }
     default:
       throw new RangeError(`backend "${name}" is not known: use ${BACKENDS.join(", ")}`);

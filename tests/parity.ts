@@ -1,9 +1,10 @@
-// Compares this project with numbers of the reference: deno run -A tests/parity.ts DIR [--backend wasm|webgpu] [--json] [--kinds a,b]
+// Compares this project with numbers of the reference: deno run -A tests/parity.ts DIR [--backend wasm|webgpu] [--precision f16] [--json] [--kinds a,b]
 import { parseArgs } from "node:util";
 import { openBackendForTests } from "./backends.ts";
-import { type CaseResult, readIndex, runCase } from "./parity/golden_folder.ts";
+import { type CaseResult, F16_SLACK, readIndex, runCase } from "./parity/golden_folder.ts";
 
-const USAGE = "usage: parity.ts DIR [--backend wasm|webgpu|reference] [--threads N] [--kinds a,b] [--json]";
+const USAGE =
+  "usage: parity.ts DIR [--backend wasm|webgpu|reference] [--precision f32|f16] [--threads N] [--kinds a,b] [--json]";
 
 function options() {
   try {
@@ -12,6 +13,7 @@ function options() {
       allowPositionals: true,
       options: {
         backend: { type: "string", default: "wasm" },
+        precision: { type: "string", default: "f32" },
         threads: { type: "string" },
         kinds: { type: "string" },
         json: { type: "boolean", default: false },
@@ -46,11 +48,14 @@ const [folder] = positionals;
 try {
   const entries = await readIndex(folder, values.kinds?.split(",").map((kind) => kind.trim()).filter(Boolean));
   const threads = values.threads === undefined ? undefined : Number(values.threads);
-  const backend = await openBackendForTests(values.backend!, { threads });
+  const { precision } = values;
+  if (precision !== "f32" && precision !== "f16") throw new RangeError(`--precision ${precision}: use f32 or f16`);
+  const backend = await openBackendForTests(values.backend!, { threads, precision });
+  const slack = precision === "f16" ? F16_SLACK : 0;
   if (!values.json) console.log(`${backend.description}\n     ${"case".padEnd(36)} ran on  worst error ≤ tolerance`);
   const results: CaseResult[] = [];
   for (const entry of entries) {
-    results.push(await runCase(folder, entry, backend));
+    results.push(await runCase(folder, entry, backend, slack));
     if (!values.json) console.log(line(results.at(-1)!));
   }
   await backend.close();

@@ -49,7 +49,10 @@ function throughActivations(test: OpCase): Program {
   for (const op of ops) program.emit(op);
   for (const y of test.outputs) {
     const x = moved.get(rootOf(y).id);
-    if (x && !y.base) program.emit<Op>({ kind: "copy", in: { x }, out: { y }, attrs: {} });
+    if (!x || y.base) continue;
+    const wide = program.activation(y.name, y.shape); // what the host reads is copied from f32
+    program.emit<Op>({ kind: "copy", in: { x }, out: { y: wide }, attrs: {} });
+    program.emit<Op>({ kind: "copy", in: { x: wide }, out: { y }, attrs: {} });
   }
   return program;
 }

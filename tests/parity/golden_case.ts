@@ -51,10 +51,16 @@ export class GoldenCase {
     readonly tensors: Record<string, TensorDescription>,
     readonly expected: Record<string, ExpectedScalar>,
     readonly stored: ReadonlyMap<string, Float64Array>,
+    readonly slack: number,
   ) {}
 
-  /** Reads case.json and tensors.safetensors. Throws {SyntaxError} when they are not what they should be. */
-  static async open(folder: string): Promise<GoldenCase> {
+  /**
+   * Reads case.json and tensors.safetensors.
+   *
+   * @param slack share of a result's largest value that is allowed besides its float32 tolerance
+   * @throws {SyntaxError} when they are not what they should be
+   */
+  static async open(folder: string, slack = 0): Promise<GoldenCase> {
     const description = JSON.parse(await Deno.readTextFile(`${folder}/case.json`));
     for (const key of ["name", "kind", "config", "expected"]) {
       if (!(key in description)) throw new SyntaxError(`${folder}/case.json: no "${key}"`);
@@ -63,7 +69,7 @@ export class GoldenCase {
       ? await readAll(`${folder}/tensors.safetensors`)
       : new Map();
     const { name, kind, config, tensors = {}, expected } = description;
-    return new GoldenCase(folder, name, kind, config, tensors, expected, stored);
+    return new GoldenCase(folder, name, kind, config, tensors, expected, stored, slack);
   }
 
   /** Contents of a stored tensor, whatever its type, in float64. */
@@ -105,8 +111,9 @@ export class GoldenCase {
     this.#compared.add(name);
     const truth = this.stored.get(`${name}.f64`) ?? this.data(name);
     const excluded = description.exclude_from_comparison ?? [];
-    const tolerance = atol ?? (excluded.length ? description.atol_without_excluded : undefined) ?? description.atol ??
-      0;
+    const float32 = atol ?? (excluded.length ? description.atol_without_excluded : undefined) ?? description.atol ?? 0;
+    const largest = this.slack === 0 ? 0 : truth.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    const tolerance = float32 + this.slack * largest;
     if (got.length !== truth.length) {
       this.#record({ name, error: NaN, tolerance, passed: false, note: `${got.length} elements, not ${truth.length}` });
       return;
@@ -135,7 +142,8 @@ export class GoldenCase {
     pairs.forEach((wanted, i) => {
       if (typeof wanted === "number" && typeof values[i] === "number") {
         const value = values[i] as number;
-        tolerance = Math.max(tolerance, expected.atol ?? 0, (expected.rtol ?? 0) * Math.abs(wanted));
+        const float32 = Math.max(expected.atol ?? 0, (expected.rtol ?? 0) * Math.abs(wanted));
+        tolerance = Math.max(tolerance, float32 + (float32 > 0 ? this.slack * Math.max(1, Math.abs(wanted)) : 0));
         const difference = value === wanted ? 0 : Math.abs(value - wanted);
         if (!(difference <= error)) error = difference;
       } else if (!(wanted === values[i] || (wanted === null && Number.isNaN(values[i])))) error = NaN;
