@@ -2,16 +2,14 @@
 // DENO_V8_FLAGS=--experimental-wasm-revectorize,--no-wasm-bounds-checks.
 
 import type { BenchCase, BenchOptions } from "../../cli/bench/case.ts";
+import { USUAL_SIZES } from "../../cli/bench/sizes.ts";
 import { SUITES } from "../../cli/bench/suites.ts";
 import { openWasm } from "../../wasm/mod.ts";
 
 const options: BenchOptions = {
   backend: await openWasm(),
-  arch: "vit_tiny",
-  patchSize: 16,
+  ...USUAL_SIZES,
   batchSize: 1,
-  globalCropSize: 224,
-  localCropSize: 96,
   localCropsNumber: 2,
   outDim: 1024,
 };
@@ -41,6 +39,7 @@ for (const [name, suite] of Object.entries(SUITES)) {
         const made = await caseAt(name, at);
         b.start();
         await made.run();
+        await made.finish?.();
         b.end();
       },
     });

@@ -142,7 +142,7 @@ def main():
     print(json.dumps({
         "name": "step", "library": f"pytorch {torch.__version__}", "threads": o.threads, "attention": o.attention,
         "median_ms": median * 1e3, "min_ms": times[0] * 1e3, "images_per_second": o.batch_size / median,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         "peak_gpu_mb": torch.cuda.max_memory_allocated() / 2**20 if o.device.startswith("cuda") else None,
     }))
 

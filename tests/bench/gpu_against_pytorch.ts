@@ -1,0 +1,130 @@
+// Every figure of a graphics card in one run: `cli/bench.ts all --backend webgpu`, then PyTorch float32 (TF32 off) on the same card,
+// as ratios, and what there is to reach.
+// deno run -A tests/bench/gpu_against_pytorch.ts [--python VENV/bin/python] [--rounds 1] [--quick] [--device cuda] [--json FILE]
+//
+// On a machine with a card and no network, bring along: this folder; Deno (one binary); DENO_DIR of a machine where
+// `deno cache cli/main.ts` has run (its npm packages are only for decoding, which is left out where they lack); on Linux libvulkan.so.1
+// (Debian's libvulkan1) beside the card's own driver. Without --python, or where it lacks torch, only our own figures are printed.
+import { parseArgs } from "node:util";
+
+const { values } = parseArgs({
+  options: {
+    python: { type: "string" },
+    rounds: { type: "string", default: "1" },
+    quick: { type: "boolean", default: false },
+    device: { type: "string", default: "cuda" },
+    adapter: { type: "string" },
+    json: { type: "string" },
+  },
+});
+const root = new URL("../..", import.meta.url);
+
+interface Row {
+  readonly name: string;
+  readonly shape: string;
+  readonly median_ms?: number;
+  readonly kernel_ms?: number;
+  readonly host_share?: number;
+  readonly gflops?: number;
+  readonly gbytes_per_second?: number;
+  readonly bound?: string;
+  readonly roofline_ratio?: number;
+  readonly memory_mb?: number;
+  readonly peak_gpu_mb?: number | null;
+  readonly note?: string;
+}
+
+async function rowsOf(command: string, args: readonly string[]): Promise<Row[]> {
+  const output = await new Deno.Command(command, { args: [...args], cwd: root, stderr: "inherit" }).output();
+  if (!output.success) throw new Error(`${command} ${args.join(" ")}: exit ${output.code}`);
+  return JSON.parse(new TextDecoder().decode(output.stdout));
+}
+
+/** A shape without the words behind it, which the other side does not say. */
+function keyOf({ name, shape }: Row): string {
+  return name === "step" ? "step" : `${name} ${/^.*\]/.exec(shape)?.[0] ?? shape}`;
+}
+
+/** What is to be reached, by a row's name and shape; the share of the roofline measured in the same run. */
+const AIMS: readonly { readonly rows: RegExp; readonly roofline: number }[] = [
+  { rows: /^gemm \[4096, 4096\]/, roofline: 0.7 },
+  { rows: /^gemm .*·/, roofline: 0.6 },
+  { rows: /^(attention|norm|loss|optimizer) /, roofline: 0.8 },
+];
+const HOST_SHARE = 0.05, NEIGHBOURS_MS = 2000;
+
+const quick = values.quick ? ["--quick"] : [];
+const ours: Row[][] = [], theirs: Row[][] = [];
+for (let round = 0; round < Number(values.rounds); round++) {
+  const adapter = values.adapter ? ["--adapter", values.adapter] : [];
+  ours.push(
+    await rowsOf(Deno.execPath(), [
+      ...[
+        "run",
+        "-A",
+        "cli/bench.ts",
+        "all",
+        "--backend",
+        "webgpu",
+        "--json",
+        "--seconds",
+        values.quick ? "0.01" : "1",
+      ],
+      ...adapter,
+      ...quick,
+    ]),
+  );
+  if (values.python === undefined) continue;
+  const script = ["tests/bench/pytorch_gpu.py", "--device", values.device!, ...quick];
+  try {
+    theirs.push(await rowsOf(values.python, script));
+  } catch (error) {
+    console.error(`without PyTorch: ${(error as Error).message}`);
+  }
+}
+if (values.json) await Deno.writeTextFile(values.json, JSON.stringify({ ours, theirs }, null, 1));
+
+const median = (numbers: readonly number[]) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
+const shown = (value: number | undefined, digits = 2) => value === undefined ? "" : value.toFixed(digits);
+const missed: string[] = [];
+for (const { name, shape, note } of ours[0].filter(({ name }) => name === "device" || name === "tuned")) {
+  console.log(`${name}: ${shape}${note ? ` (${note})` : ""}`);
+}
+console.log("| what | ours, ms | kernels, ms | of roofline | PyTorch, ms | ratio |\n|---|---|---|---|---|---|");
+for (const [i, row] of ours[0].entries()) {
+  if (row.name === "device" || row.name === "tuned") continue;
+  const key = keyOf(row);
+  const all = (rounds: readonly Row[][]) => rounds.flatMap((rows) => rows.filter((other) => keyOf(other) === key));
+  const mine = ours.map((rows) => rows[i]);
+  const peers = all(theirs);
+  const ms = row.median_ms === undefined ? undefined : median(mine.map((r) => r.median_ms!));
+  const kernels = row.kernel_ms === undefined ? undefined : median(mine.map((r) => r.kernel_ms!));
+  const share = row.roofline_ratio === undefined ? undefined : median(mine.map((r) => r.roofline_ratio!));
+  const peer = peers.length === 0 ? undefined : median(peers.map((r) => r.median_ms!));
+  const rate = [row.gflops && `${row.gflops} GFLOP/s`, row.gbytes_per_second && `${row.gbytes_per_second} GB/s`];
+  console.log(
+    `| ${row.name} ${row.shape}, ${rate.filter((text) => text).join(", ")} | ${shown(ms)} | ${shown(kernels, 3)} | ` +
+      `${share === undefined ? "" : `${(100 * share).toFixed(0)} %`} | ${shown(peer)} | ` +
+      `${ms === undefined || peer === undefined ? "" : shown(peer / ms)} |`,
+  );
+  const aim = AIMS.find(({ rows }) => rows.test(key))?.roofline;
+  if (aim !== undefined && share !== undefined && share < aim) {
+    missed.push(`${row.name} ${row.shape}: ${(100 * share).toFixed(0)} % of its roofline, to reach ${100 * aim} %`);
+  }
+  if (row.name === "knn" && ms !== undefined && ms > NEIGHBOURS_MS) {
+    missed.push(`${row.name} ${row.shape}: ${(ms / 1000).toFixed(2)} s, to reach ${NEIGHBOURS_MS / 1000} s`);
+  }
+  if (row.name !== "step") continue;
+  const js = median(mine.map((r) => r.host_share ?? 0));
+  console.log(`JavaScript of a step: ${(100 * js).toFixed(1)} % of its time; memory ${shown(row.memory_mb, 0)} MB`);
+  if (js > HOST_SHARE) missed.push(`JavaScript of a step: ${(100 * js).toFixed(1)} %, to reach ${100 * HOST_SHARE} %`);
+  if (ms !== undefined && peer !== undefined && peer < ms) missed.push(`step: ${shown(peer / ms)} of PyTorch's speed`);
+  const memory = peers[0]?.peak_gpu_mb;
+  if (typeof memory !== "number") continue;
+  const bytes = memory * 2 ** 20 / 1e6;
+  console.log(`PyTorch's step: ${bytes.toFixed(0)} MB at its peak`);
+  if (row.memory_mb! > bytes) missed.push(`step: ${shown(row.memory_mb, 0)} MB against PyTorch's ${bytes.toFixed(0)}`);
+}
+console.log(
+  missed.length === 0 ? "everything is reached" : `not reached:\n${missed.map((line) => `- ${line}`).join("\n")}`,
+);
