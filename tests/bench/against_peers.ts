@@ -84,11 +84,8 @@ async function products(threads: string): Promise<void> {
       const theirs = await run(contender, threads, "--gemm", shapes, "--models", folder);
       for (const row of theirs) {
         const mine = ours.find(({ shape }) => shape.startsWith(PRODUCTS.get(row.shape)!))!;
-        comparison.add(
-          `gemm ${row.shape.replaceAll("x", "×")}, ${about(contender, row)}`,
-          mine.median_ms,
-          row.median_ms,
-        );
+        const thing = `gemm ${row.shape.replaceAll("x", "×")}`;
+        comparison.add(about(thing, contender, row), mine.median_ms, row.median_ms);
       }
     }
   }
