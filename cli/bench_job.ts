@@ -1,48 +1,128 @@
 // Benchmarks inside the compute process.
 
-import { type BenchOptions, time } from "./bench/case.ts";
-import { measureRoofline } from "./bench/roofline.ts";
+import process from "node:process";
+import type { AdapterSummary, TuningResult } from "../gpu/mod.ts";
+import type { Backend } from "../models/graph/backend.ts";
+import { type BenchCase, type BenchOptions, kernelTime, time } from "./bench/case.ts";
+import { measureRoofline, type Roofline } from "./bench/roofline.ts";
+import { GPU_SIZES, QUICK_SIZES, USUAL_SIZES } from "./bench/sizes.ts";
 import { SUITES } from "./bench/suites.ts";
 import { openBackend } from "./backend.ts";
 import type { ComputeContext } from "./compute.ts";
-import type { BenchJob } from "./messages.ts";
+import type { BenchJob, BenchRow } from "./messages.ts";
+
+/** What a backend on a graphics card tells besides. */
+type OnGpu = Backend & {
+  readonly adapter?: AdapterSummary;
+  readonly waited?: number;
+  readonly tuned?: readonly TuningResult[];
+  readonly tuningSeconds?: number;
+};
 
 /** Runs the job; returns the exit status. */
 export async function runBenchJob(job: BenchJob, { mode, tell, signal }: ComputeContext): Promise<number> {
-  const { backend, reason } = await openBackend(job.device);
+  const opened = await openBackend(job.device);
+  const backend: OnGpu = opened.backend;
   try {
-    tell({ type: "backend", name: backend.name, description: backend.description, reason });
+    tell({ type: "backend", name: backend.name, description: backend.description, reason: opened.reason });
     const threads = backend.name === "wasm" ? job.device.threads ?? navigator.hardwareConcurrency : 0;
-    const roofline = await measureRoofline(backend, job.device.adapter ?? undefined);
-    tell({ type: "notice", message: `roofline: ${roofline.toFixed(0)} GFLOP/s` });
-    const options: BenchOptions = { ...job, backend };
+    const common = { backend: backend.name, mode, threads };
+    const sizes = sizesFor(job, backend);
+    if (sizes === QUICK_SIZES && !job.quick) {
+      tell({ type: "notice", message: "a software adapter: at sizes of --quick, whose figures say nothing of a GPU" });
+    }
+    const options: BenchOptions = { ...sizes, ...job.sizes, everything: job.everything, backend };
+    const roofline = await measureRoofline(backend, job.device.adapter ?? undefined, options.copyBytes);
+    tell({
+      type: "notice",
+      message: `roofline: ${roofline.gflops.toFixed(0)} GFLOP/s, ${roofline.gbytes.toFixed(0)} GB/s`,
+    });
+    if (job.everything) {
+      for (const row of aboutDevice(backend, roofline)) tell({ type: "bench", row: { ...common, ...row } });
+    }
     for (const name of job.names) {
       if (!Object.hasOwn(SUITES, name)) continue; // decode: the launcher's
       for await (const made of SUITES[name](options)) {
-        const { median, p10, p90 } = await time(made, job.seconds, signal);
-        const gflops = made.flops === undefined ? undefined : made.flops / median / 1e6;
-        tell({
-          type: "bench",
-          row: {
-            name: made.name,
-            shape: made.shape,
-            backend: backend.name,
-            mode,
-            threads,
-            median_ms: round(median),
-            p10_ms: round(p10),
-            p90_ms: round(p90),
-            gflops: gflops && round(gflops),
-            roofline_ratio: gflops && round(gflops / roofline),
-            images_per_second: made.images && round(1000 * made.images / median),
-          },
-        });
+        const row = await measure(made, backend, roofline, job, signal);
+        tell({ type: "bench", row: { ...common, ...row } });
         if (job.profile && made.profile) tell({ type: "profile", rows: byName(await made.profile()) });
       }
     }
+    if (job.everything) { for (const row of tunedRows(backend)) tell({ type: "bench", row: { ...common, ...row } }); }
     return 0;
   } finally {
     await backend.close();
+  }
+}
+
+function sizesFor({ everything, quick }: BenchJob, { adapter }: OnGpu) {
+  if (quick || everything && adapter?.fallback) return QUICK_SIZES;
+  return everything && adapter ? GPU_SIZES : USUAL_SIZES;
+}
+
+type Row = Omit<BenchRow, "backend" | "mode" | "threads">;
+
+async function measure(
+  made: BenchCase,
+  backend: OnGpu,
+  roofline: Roofline,
+  { seconds, quick }: BenchJob,
+  signal: AbortSignal,
+): Promise<Row> {
+  const waited = backend.waited === undefined ? undefined : () => backend.waited!;
+  const { median, p10, p90, host } = await time(made, seconds, { signal, waited, times: quick ? 1 : 3 });
+  const kernels = backend.adapter && await kernelTime(made);
+  const { flops, bytes, images } = made;
+  // What counts is the device's time where it tells, since a short kernel drowns in what surrounds it.
+  const busy = kernels ?? median;
+  const bounds = { arithmetic: (flops ?? 0) / roofline.gflops / 1e6, memory: (bytes ?? 0) / roofline.gbytes / 1e6 };
+  const bound = bounds.arithmetic >= bounds.memory ? "arithmetic" : "memory";
+  const { persistent, arena, workspace } = backend.memory;
+  return {
+    name: made.name,
+    shape: made.shape,
+    median_ms: round(median),
+    p10_ms: round(p10),
+    p90_ms: round(p90),
+    kernel_ms: kernels && round(kernels),
+    host_ms: backend.adapter && made.finish && round(host),
+    host_share: backend.adapter && made.finish && round(host / median),
+    gflops: flops ? round(flops / busy / 1e6) : undefined,
+    gbytes_per_second: bytes && bound === "memory" ? round(bytes / busy / 1e6) : undefined,
+    bound: flops || bytes ? bound : undefined,
+    roofline_ratio: flops || bytes ? round(bounds[bound] / busy) : undefined,
+    images_per_second: images && round(1000 * images / median),
+    memory_mb: backend.adapter && round((persistent + arena + workspace) / 1e6),
+    peak_rss_mb: Math.round(process.resourceUsage().maxRSS * 1024 / 1e6),
+    note: made.note,
+  };
+}
+
+function* aboutDevice({ description, adapter }: OnGpu, { gflops, gbytes }: Roofline): Generator<Row> {
+  const about = adapter &&
+    `${adapter.vendor} ${adapter.architecture}, subgroups of ${adapter.subgroupSize || "any size"}; ` +
+      `features ${adapter.features.join(" ")}; limits ${JSON.stringify(adapter.limits)}`;
+  yield { name: "device", shape: description, note: about };
+  yield { name: "roofline", shape: "multiply-adds on registers", gflops: round(gflops) };
+  yield { name: "roofline", shape: "copy", gbytes_per_second: round(gbytes) };
+}
+
+function* tunedRows({ tuned = [], tuningSeconds }: OnGpu): Generator<Row> {
+  for (const { shape: { m, n, k, transA, transB }, chosen, micros, wrong } of tuned) {
+    const times = Object.entries(micros).map(([name, us]) => `${name} ${us.toFixed(0)} µs`).join(", ");
+    yield {
+      name: "tuned",
+      shape: `${m}×${n}×${k} ${transA ? "T" : "N"}${transB ? "T" : "N"}: ${chosen}`,
+      note: wrong.length > 0 ? `${times}; wrong here: ${wrong.join(", ")}` : times,
+    };
+  }
+  if (tuningSeconds !== undefined) {
+    yield {
+      name: "tuned",
+      shape: "all of it",
+      median_ms: round(1000 * tuningSeconds),
+      note: "what a cache knew took no time",
+    };
   }
 }
 

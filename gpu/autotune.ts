@@ -56,6 +56,11 @@ export class Tuner {
     this.#secondsLeft = options.seconds ?? 8;
   }
 
+  /** Time that comparing has taken. */
+  get seconds(): number {
+    return (this.options.seconds ?? 8) - this.#secondsLeft;
+  }
+
   /** The tuned tile of a shape's bucket, or the guess. */
   readonly choose: MatmulChooser = (shape, limits) => {
     const name = this.#chosen.get(bucketOf(shape));

@@ -45,6 +45,8 @@ export class WebGpuBackend implements Backend, Host {
   readonly #pacer: Pacer;
   #failure: Error | undefined;
   #closed = false;
+  /** Milliseconds spent waiting for the device. */
+  waited = 0;
 
   /** Whether memory may be bound once only in a dispatch, as the standard has it; Deno's wgpu is less strict. */
   readonly strict: boolean;
@@ -68,7 +70,7 @@ export class WebGpuBackend implements Backend, Host {
     this.limits = loweringLimits(summary, opened.subgroupSize, limits);
     this.buffers = new Memory(device, Math.floor(Math.min(limits.maxBufferSize, chunkBytes) / 256) * 256);
     this.pipelines = new PipelineCache(device);
-    this.#pacer = new Pacer(() => device.queue.onSubmittedWorkDone());
+    this.#pacer = new Pacer(() => this.#wait());
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
       this.#fail(`the device reported an error: ${(event as GPUUncapturedErrorEvent).error.message}`);
@@ -84,6 +86,10 @@ export class WebGpuBackend implements Backend, Host {
 
   get tuned(): readonly TuningResult[] {
     return this.tuner?.results ?? [];
+  }
+
+  get tuningSeconds(): number {
+    return this.tuner?.seconds ?? 0;
   }
 
   compareTiles(shape: MatmulShape): Promise<TuningResult> {
@@ -167,8 +173,14 @@ export class WebGpuBackend implements Backend, Host {
 
   async finish(): Promise<void> {
     this.check();
-    await this.device.queue.onSubmittedWorkDone();
+    await this.#wait();
     this.check();
+  }
+
+  async #wait(): Promise<void> {
+    const start = performance.now();
+    await this.device.queue.onSubmittedWorkDone();
+    this.waited += performance.now() - start;
   }
 
   free(...tensors: Tensor[]): void {

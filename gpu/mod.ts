@@ -26,6 +26,10 @@ export interface WebGpu extends Backend {
   readonly adapter: AdapterSummary;
   /** What the tuner found so far; empty on a software adapter. */
   readonly tuned: readonly TuningResult[];
+  /** Seconds the tuner took for that. */
+  readonly tuningSeconds: number;
+  /** Milliseconds that runs and `finish` have waited for the device. */
+  readonly waited: number;
   /** Times and checks every tile that fits the adapter on one product. Throws {Error} if none computes rightly. */
   compareTiles(shape: MatmulShape): Promise<TuningResult>;
 }

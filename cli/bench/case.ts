@@ -1,20 +1,17 @@
 // One thing to measure, and how it is timed.
 
 import type { Backend } from "../../models/graph/backend.ts";
-import { outputsOf, type Program } from "../../models/graph/program.ts";
+import { inputsOf, outputsOf, type Program } from "../../models/graph/program.ts";
 import { matmulExtents, type MatmulOp } from "../../models/graph/ops/matmul.ts";
 import { headWidth } from "../../models/graph/ops/attention.ts";
+import { byteLength } from "../../models/graph/tensor.ts";
+import type { BenchSizes } from "./sizes.ts";
 
 /** What is measured with, and at which sizes. */
-export interface BenchOptions {
+export interface BenchOptions extends BenchSizes {
   readonly backend: Backend;
-  readonly arch: string;
-  readonly patchSize: number;
-  readonly batchSize: number;
-  readonly globalCropSize: number;
-  readonly localCropSize: number;
-  readonly localCropsNumber: number;
-  readonly outDim: number;
+  /** Also the products of a backward pass, and what else `dino bench all` adds. */
+  readonly everything?: boolean;
 }
 
 /** Something to measure, ready to run. */
@@ -24,10 +21,16 @@ export interface BenchCase {
   readonly shape: string;
   /** Floating-point operations of a run, additions and multiplications apart. */
   readonly flops?: number;
+  /** Bytes that a run must read and write at least, each operation by itself. */
+  readonly bytes?: number;
   /** Images of a run. */
   readonly images?: number;
-  /** Resolves when the device has finished. */
+  /** What else is to be known of the measurement. */
+  readonly note?: string;
+  /** One run; resolves when another may follow. */
   run(): Promise<void>;
+  /** Resolves when the device has finished every run. Without it `run` does that. */
+  finish?(): Promise<void>;
   /** Time of each operation, where the backend can tell. */
   profile?(): Promise<{ name: string; milliseconds: number }[]>;
   dispose(): void;
@@ -38,22 +41,61 @@ export interface Timing {
   readonly median: number;
   readonly p10: number;
   readonly p90: number;
+  /** Of a run, what JavaScript took: all but waiting for the device. */
+  readonly host: number;
 }
 
-/** Runs a case for about so many seconds, after warming up; three times at least. */
-export async function time(case_: Pick<BenchCase, "run">, seconds: number, signal?: AbortSignal): Promise<Timing> {
-  await case_.run(); // compiles pipelines, touches pages
-  const samples: number[] = [];
-  const end = performance.now() + 1000 * seconds;
-  while (samples.length < 3 || performance.now() < end && samples.length < 1000) {
+/** Work that a wait for the device, ten milliseconds on a GPU, should end: the wait then counts for a few per cent. */
+const WORTH_WAITING = 250;
+
+/**
+ * Runs a case for about so many seconds, after warming up, and at least so many times.
+ *
+ * @param waited milliseconds spent waiting for the device so far; a backend that tells is measured in batches of runs
+ */
+export async function time(
+  { run, finish }: Pick<BenchCase, "run" | "finish">,
+  seconds: number,
+  { signal, waited, times = 3 }: { signal?: AbortSignal; waited?: () => number; times?: number } = {},
+): Promise<Timing> {
+  const batch = async (runs: number) => {
+    const start = performance.now(), before = waited?.() ?? 0;
+    for (let i = 0; i < runs; i++) await run();
+    await finish?.();
+    const elapsed = performance.now() - start;
+    return { each: elapsed / runs, host: (elapsed - ((waited?.() ?? 0) - before)) / runs, elapsed };
+  };
+  await batch(1); // compiles pipelines, touches pages
+  let runs = 1;
+  while (waited && finish && runs < 4096 && (await batch(runs)).elapsed < WORTH_WAITING) {
     signal?.throwIfAborted();
-    const start = performance.now();
-    await case_.run();
-    samples.push(performance.now() - start);
+    runs *= 2;
   }
-  samples.sort((a, b) => a - b);
+  const samples: number[] = [], hosts: number[] = [];
+  const end = performance.now() + 1000 * seconds;
+  while (samples.length < times || performance.now() < end && samples.length < 1000) {
+    signal?.throwIfAborted();
+    const { each, host } = await batch(runs);
+    samples.push(each);
+    hosts.push(host);
+  }
+  for (const values of [samples, hosts]) values.sort((a, b) => a - b);
   const at = (fraction: number) => samples[Math.round((samples.length - 1) * fraction)];
-  return { median: at(0.5), p10: at(0.1), p90: at(0.9) };
+  return { median: at(0.5), p10: at(0.1), p90: at(0.9), host: hosts[Math.round((hosts.length - 1) / 2)] };
+}
+
+/** Looks at the device's clock; one may be disturbed. Enough for a slow device that they took this long. */
+const PROFILES = 5, LONG_PROFILE = 2000;
+
+/** Milliseconds of a run by the device's own clock, each operation by itself; undefined where there is none. */
+export async function kernelTime({ profile }: Pick<BenchCase, "profile">): Promise<number | undefined> {
+  if (!profile) return undefined;
+  const sums: number[] = [];
+  const start = performance.now();
+  while (sums.length < PROFILES && (sums.length === 0 || performance.now() - start < LONG_PROFILE)) {
+    sums.push((await profile()).reduce((sum, { milliseconds }) => sum + milliseconds, 0));
+  }
+  return sums.sort((a, b) => a - b)[sums.length >> 1];
 }
 
 /** Operations of matrix products and attention, which are all that counts in a transformer. */
@@ -73,6 +115,17 @@ export function programFlops(program: Program): number {
   return flops;
 }
 
+/** Bytes that the operations of a program read and write, each tensor once an operation. */
+export function programBytes(program: Program): number {
+  let bytes = 0;
+  for (const op of program.ops) {
+    for (const tensors of [inputsOf(op), outputsOf(op)]) {
+      for (const t of new Set(tensors)) bytes += byteLength(t);
+    }
+  }
+  return bytes;
+}
+
 /** A case that runs one program. */
 export async function programCase(
   backend: Backend,
@@ -83,10 +136,9 @@ export async function programCase(
   return {
     ...about,
     flops: programFlops(program),
-    run: async () => {
-      await executable.run();
-      await backend.finish();
-    },
+    bytes: programBytes(program),
+    run: () => executable.run(),
+    finish: () => backend.finish(),
     profile: executable.profile && (async () => {
       const micros = await executable.profile!();
       return program.ops.map((op, i) => ({

@@ -5,6 +5,7 @@ import { attention } from "../../models/graph/ops/attention.ts";
 import { linear, matmul } from "../../models/graph/ops/matmul.ts";
 import { Program } from "../../models/graph/program.ts";
 import { size, type Tensor, tensor } from "../../models/graph/tensor.ts";
+import { headConfig } from "../../models/dino_head.ts";
 import { VIT_SIZES } from "../../models/vit.ts";
 import { type BenchCase, type BenchOptions, noise, programCase } from "./case.ts";
 
@@ -17,10 +18,9 @@ export function widthOf(arch: string): { embedDim: number; numHeads: number; dep
 export const tokensOf = (crop: number, patch: number) => Math.floor(crop / patch) ** 2 + 1;
 
 /** Matrix products: cubes, and those of one block of the arch. */
-export async function* gemmCases({ backend, arch, batchSize, patchSize, globalCropSize }: BenchOptions): AsyncGenerator<
-  BenchCase
-> {
-  for (const n of [512, 1024]) {
+export async function* gemmCases(options: BenchOptions): AsyncGenerator<BenchCase> {
+  const { backend, arch, batchSize, patchSize, globalCropSize, cubes, everything } = options;
+  for (const n of cubes) {
     const a = tensor("a", [n, n], "input"), b = tensor("b", [n, n], "input");
     const p = new Program("gemm");
     const c = matmul(p, a, b);
@@ -39,9 +39,39 @@ export async function* gemmCases({ backend, arch, batchSize, patchSize, globalCr
     const y = linear(p, x, w, bias, { gelu: layer === "fc1" });
     keep(p, y);
     for (const [i, t] of [x, w, bias].entries()) backend.write(t, noise(size(t), i));
-    const shape = `[${batchSize}·${N}, ${inputs}]×[${inputs}, ${outputs}] (${layer} of a ${arch}/${patchSize} block)`;
-    yield* freed(backend, [x, w, bias], programCase(backend, p, { name: "gemm", shape }));
+    const of = `${layer} of a ${arch}/${patchSize} block`;
+    const shape = `[${batchSize}·${N}, ${inputs}]×[${inputs}, ${outputs}] (${of})`;
+    yield* freed(backend, [bias], programCase(backend, p, { name: "gemm", shape }));
+    if (everything) yield* gradientCases(backend, x, w, `${batchSize}·${N}`, of);
+    backend.free(x, w);
   }
+  if (!everything) return;
+  const { bottleneckDim } = headConfig({ inDim: D, outDim: options.outDim });
+  const views = 2 + options.localCropsNumber;
+  const x = tensor("x", [views * batchSize, bottleneckDim], "input");
+  const w = tensor("w", [options.outDim, bottleneckDim], "param");
+  for (const [i, t] of [x, w].entries()) backend.write(t, noise(size(t), i));
+  const p = new Program("linear");
+  keep(p, linear(p, x, w));
+  const of = "last layer of the head", lead = `${views}·${batchSize}`;
+  const shape = `[${lead}, ${bottleneckDim}]×[${bottleneckDim}, ${options.outDim}] (${of})`;
+  yield* freed(backend, [], programCase(backend, p, { name: "gemm", shape }));
+  yield* gradientCases(backend, x, w, lead, of);
+  backend.free(x, w);
+}
+
+/** The products that give the gradients of a linear layer's input and weight. */
+async function* gradientCases(backend: BenchOptions["backend"], x: Tensor, w: Tensor, rows: string, of: string) {
+  const [outputs, inputs] = w.shape;
+  const dy = tensor("dy", [x.shape[0], outputs], "input");
+  backend.write(dy, noise(size(dy), 4));
+  const input = new Program("gradient of an input"), weight = new Program("gradient of a weight");
+  keep(input, matmul(input, dy, w));
+  keep(weight, matmul(weight, dy, x, { transA: true }));
+  const ofInput = `[${rows}, ${outputs}]×[${outputs}, ${inputs}] (gradient of the input, ${of})`;
+  yield* freed(backend, [], programCase(backend, input, { name: "gemm", shape: ofInput }));
+  const ofWeight = `[${outputs}, ${rows}]×[${rows}, ${inputs}] (gradient of the weight, ${of})`;
+  yield* freed(backend, [dy], programCase(backend, weight, { name: "gemm", shape: ofWeight }));
 }
 
 /** Attention of global and local crops, forward and backward. */
@@ -49,12 +79,17 @@ export async function* attentionCases(options: BenchOptions): AsyncGenerator<Ben
   const { backend, arch, batchSize, patchSize, globalCropSize, localCropSize, localCropsNumber } = options;
   const { embedDim: D, numHeads: heads } = widthOf(arch);
   const crops = [[globalCropSize, 2], [localCropSize, localCropsNumber]].filter(([, views]) => views > 0);
-  for (const [crop, views] of crops) {
-    const tokens = tokensOf(crop, patchSize), images = batchSize * views;
+  const measured = [
+    ...crops.map(([crop, views]) =>
+      [tokensOf(crop, patchSize), batchSize * views, `${views} crops of ${crop} px`] as const
+    ),
+    ...options.attention.map(([tokens, images]) => [tokens, images, `${tokens} tokens`] as const),
+  ];
+  for (const [tokens, images, what] of measured) {
     const attrs = { images, tokens, heads, queries: tokens };
     const qkv = tensor("qkv", [images * tokens, 3 * D], "input");
     backend.write(qkv, noise(size(qkv)));
-    const shape = `[${images}·${tokens}, 3·${D}], ${heads} heads (${views} crops of ${crop} px)`;
+    const shape = `[${images}·${tokens}, 3·${D}], ${heads} heads (${what})`;
     const forward = new Program("attention");
     keep(forward, attention(forward, qkv, attrs));
     yield* freed(
@@ -74,15 +109,15 @@ export async function* attentionCases(options: BenchOptions): AsyncGenerator<Ben
   }
 }
 
-/** Nobody reads an activation at the end of a program, and what nobody reads is not computed. */
-function keep(p: Program, y: Tensor): void {
+/** Makes an output of y, which the last operation computes: nobody reads an activation at the end of a program, and what nobody reads is not computed. */
+export function keep(p: Program, y: Tensor): void {
   const last = p.ops.at(-1)!;
   const out = last.out as Record<string, Tensor | undefined>;
   for (const [slot, t] of Object.entries(out)) if (t === y) out[slot] = tensor("y", y.shape, "output");
 }
 
 /** Yields a case, then frees what it computed with. */
-async function* freed(backend: BenchOptions["backend"], tensors: Tensor[], making: Promise<BenchCase>) {
+export async function* freed(backend: BenchOptions["backend"], tensors: Tensor[], making: Promise<BenchCase>) {
   const made = await making;
   try {
     yield made;

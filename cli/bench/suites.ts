@@ -2,6 +2,7 @@
 
 import type { BenchCase, BenchOptions } from "./case.ts";
 import { attentionCases, gemmCases } from "./kernels.ts";
+import { lossCases, normCases, optimizerCases } from "./rows.ts";
 import { augmentCases, forwardCases, knnCases, stepCases } from "./training.ts";
 
 /** Makes the cases of a benchmark, one after the other: the next is made when the one before is done with. */
@@ -11,6 +12,9 @@ export type Suite = (options: BenchOptions) => AsyncGenerator<BenchCase>;
 export const SUITES: Readonly<Record<string, Suite>> = {
   gemm: gemmCases,
   attention: attentionCases,
+  norm: normCases,
+  loss: lossCases,
+  optimizer: optimizerCases,
   step: stepCases,
   forward: forwardCases,
   augment: augmentCases,

@@ -4,7 +4,7 @@ import { type Config, defaultConfig } from "../../dino/config.ts";
 import { CropFeed } from "../../dino/crop_feed.ts";
 import { pixelsFromMemory } from "../../dino/data/memory.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
-import { deviceSearch } from "../../dino/eval/device_neighbours.ts";
+import { openNeighbours } from "../../dino/eval/device_neighbours.ts";
 import { initializeState } from "../../dino/initialize.ts";
 import { OptimizerSteps } from "../../dino/optimizer.ts";
 import { planRun, setUpStep } from "../../dino/run_plan.ts";
@@ -14,7 +14,7 @@ import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { Program } from "../../models/graph/program.ts";
 import { size, type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { networkShapes } from "../../models/dino_network.ts";
-import { finalNorm, vit } from "../../models/vit.ts";
+import { backboneFeatures } from "../../models/backbone.ts";
 import { type BenchCase, type BenchOptions, noise, programCase, programFlops } from "./case.ts";
 import { tokensOf } from "./kernels.ts";
 
@@ -70,8 +70,8 @@ export async function* stepCases(options: BenchOptions): AsyncGenerator<BenchCas
       })();
       feed.plan(batch, indices, step); // the next crops are drawn while the device works, as in training
       await running;
-      await backend.finish();
     },
+    finish: () => backend.finish(),
     profile: executables[0].profile && (async () => {
       const micros = await executables[0].profile!();
       return programs.parts[0].ops.map((op, i) => ({ name: op.kind, milliseconds: micros[i] / 1000 }));
@@ -106,8 +106,7 @@ export async function* forwardCases(options: BenchOptions): AsyncGenerator<Bench
   backend.write(patches, noise(size(patches)));
   const crops = { patches, images: batchSize, height: globalCropSize, width: globalCropSize };
   const lookUp = (name: string) => parameters.get(name)!;
-  const { blocks } = vit(program, lookUp, backbone, crops, { clsOnly: true });
-  const cls = finalNorm(program, lookUp, backbone, blocks.at(-1)!);
+  const cls = backboneFeatures(program, lookUp, backbone, [crops], { training: false });
   const features = tensor("features", cls.shape, "output");
   emitCopy(program, cls, features);
   const shape = `${arch}/${patchSize}, batch ${batchSize}, ${globalCropSize} px`;
@@ -145,8 +144,12 @@ export async function* augmentCases(options: BenchOptions): AsyncGenerator<Bench
       feed.plan(batch, indices, epoch);
       feed.write(backend, batch, epoch++, 0);
       await executable.run();
-      await backend.finish();
     },
+    finish: () => backend.finish(),
+    profile: executable.profile && (async () => {
+      const micros = await executable.profile!();
+      return program.ops.map((op, i) => ({ name: op.kind, milliseconds: micros[i] / 1000 }));
+    }),
     dispose() {},
   };
   executable.dispose();
@@ -154,20 +157,22 @@ export async function* augmentCases(options: BenchOptions): AsyncGenerator<Bench
   source.close();
 }
 
-/** Nearest neighbours of test features among training features. */
-export async function* knnCases({ backend }: BenchOptions): AsyncGenerator<BenchCase> {
-  const [queries, database, dim, k] = [1000, 10_000, 384, 20];
-  const search = deviceSearch(backend);
+/** Nearest neighbours of test features among training features that lie on the device. */
+export async function* knnCases({ backend, neighbours }: BenchOptions): AsyncGenerator<BenchCase> {
+  const [queries, database, dim, k] = neighbours;
   const asked = noise(queries * dim), known = noise(database * dim, 2);
-  await Promise.resolve();
+  const start = performance.now();
+  const bank = await openNeighbours(backend, known, dim, { k, queries });
+  await backend.finish();
+  const seconds = (performance.now() - start) / 1000;
   yield {
     name: "knn",
     shape: `${queries} queries, ${database} features of ${dim}, k = ${k}`,
     flops: 2 * queries * database * dim,
     images: queries,
-    run: async () => {
-      await search(asked, known, dim, k);
-    },
-    dispose() {},
+    note: `database put on the device in ${seconds.toFixed(2)} s`,
+    run: async () => void await bank.search(asked),
+    dispose: () => bank.close(),
   };
+  bank.close();
 }

@@ -36,8 +36,7 @@ interface Bank {
 
 /** A search that runs on `backend`. Equal similarities are ordered by row. */
 export function deviceSearch(backend: Backend, sizes: Partial<SearchSizes> = {}): NeighbourSearch {
-  const software = (backend as { adapter?: { fallback: boolean } }).adapter?.fallback ?? true;
-  const cut = { ...backend.name === "webgpu" && !software ? GPU : PROCESSOR, ...sizes };
+  const cut = { ...usualSizes(backend), ...sizes };
   return async (queries, database, dim, k) => {
     const count = queries.length / dim, size = database.length / dim;
     const blocks = k > cut.mostSelected ? 1 : cut.blocks;
@@ -74,7 +73,7 @@ export async function openNeighbours(
   { k, queries, sizes = {} }: { k: number; queries: number; sizes?: Partial<SearchSizes> },
 ): Promise<{ search(queries: Float32Array): Promise<Neighbours>; close(): void }> {
   const rows = database.length / dim;
-  const cut = { ...GPU, blocks: Infinity, ...sizes };
+  const cut = { ...usualSizes(backend), blocks: Infinity, ...sizes };
   if (k > cut.mostSelected) throw new RangeError(`neighbours: k = ${k}; a device selects up to ${cut.mostSelected}`);
   const options = { k: Math.min(k, rows), queries: Math.min(cut.queries, queries), cut };
   const bank = await loadBank(backend, database, dim, options);
@@ -82,6 +81,11 @@ export async function openNeighbours(
     search: (asked) => searchBank(backend, bank, asked, dim),
     close: () => freeBank(backend, bank),
   };
+}
+
+function usualSizes(backend: Backend): SearchSizes {
+  const { adapter } = backend as { adapter?: { readonly fallback: boolean } };
+  return adapter && !adapter.fallback ? GPU : PROCESSOR;
 }
 
 async function loadBank(

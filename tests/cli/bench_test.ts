@@ -1,0 +1,47 @@
+// The benchmark command: rows of every kind it prints, on tiny sizes; its figures are not looked at.
+
+import { assert, assertEquals } from "../assert.ts";
+
+interface Row {
+  readonly name: string;
+  readonly shape: string;
+  readonly median_ms?: number;
+  readonly kernel_ms?: number;
+  readonly bound?: string;
+  readonly roofline_ratio?: number;
+  readonly host_share?: number;
+  readonly memory_mb?: number;
+}
+
+async function bench(...words: string[]): Promise<Row[]> {
+  const output = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", "cli/bench.ts", ...words, "--quick", "--seconds", "0.01", "--json"],
+    cwd: new URL("../..", import.meta.url),
+    stderr: "null",
+  }).output();
+  assertEquals(output.code, 0);
+  return JSON.parse(new TextDecoder().decode(output.stdout));
+}
+
+Deno.test("bench: kernels and a search as rows with the share of what bounds them", async () => {
+  const rows = await bench("gemm", "norm", "loss", "knn", "--backend", "wasm", "--threads", "1");
+  const names = [...new Set(rows.map(({ name }) => name))];
+  assertEquals(names, ["gemm", "norm", "loss", "knn"]);
+  for (const { name, shape, median_ms, bound, roofline_ratio } of rows) {
+    assert(median_ms! > 0 && roofline_ratio! > 0, `${name} ${shape}`);
+    if (name === "norm" || name === "loss") assertEquals(bound, "memory");
+  }
+});
+
+const adapter = await navigator.gpu?.requestAdapter();
+Deno.test({
+  name: `bench: on WebGPU the device's clock, memory and JavaScript's share${adapter ? "" : " (skipped: no adapter)"}`,
+  ignore: !adapter,
+  fn: async () => {
+    const rows = await bench("norm", "loss", "--backend", "webgpu");
+    for (const { name, shape, kernel_ms, host_share, memory_mb } of rows) {
+      assert(host_share! > 0 && memory_mb! > 0, `${name} ${shape}`);
+      assert(kernel_ms === undefined || kernel_ms > 0);
+    }
+  },
+});
