@@ -19,6 +19,7 @@ import { normLowerings } from "./ops/norm.ts";
 import { optimizerLowerings } from "./ops/optimizer.ts";
 import { poolingLowerings } from "./ops/pooling.ts";
 import { tokenLowerings } from "./ops/tokens.ts";
+import { xcitLowerings } from "./ops/xcit.ts";
 
 const lowerings: Lowerings = {
   ...matmulLowerings,
@@ -32,6 +33,7 @@ const lowerings: Lowerings = {
   ...augmentLowerings,
   ...convolutionLowerings,
   ...poolingLowerings,
+  ...xcitLowerings,
 };
 
 /** One step, before it is written to the shared memory. */

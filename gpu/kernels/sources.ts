@@ -21,6 +21,17 @@ import columnSum from "./column_sum.wgsl" with { type: "text" };
 import clearColumns from "./clear_columns.wgsl" with { type: "text" };
 import convert from "./convert.wgsl" with { type: "text" };
 import copy from "./copy.wgsl" with { type: "text" };
+import covarianceApply from "./covariance_apply.wgsl" with { type: "text" };
+import covarianceGradient from "./covariance_gradient.wgsl" with { type: "text" };
+import covarianceProbs from "./covariance_probs.wgsl" with { type: "text" };
+import covarianceProducts from "./covariance_products.wgsl" with { type: "text" };
+import covarianceScores from "./covariance_scores.wgsl" with { type: "text" };
+import covarianceShares from "./covariance_shares.wgsl" with { type: "text" };
+import depthwiseConv from "./depthwise_conv.wgsl" with { type: "text" };
+import depthwiseConvWeights from "./depthwise_conv_weights.wgsl" with { type: "text" };
+import layerScale from "./layer_scale.wgsl" with { type: "text" };
+import layerScaleBackward from "./layer_scale_backward.wgsl" with { type: "text" };
+import layerScaleGamma from "./layer_scale_gamma.wgsl" with { type: "text" };
 import dinoLoss from "./dino_loss.wgsl" with { type: "text" };
 import ema from "./ema.wgsl" with { type: "text" };
 import epilogue from "./epilogue.wgsl" with { type: "text" };
@@ -83,6 +94,17 @@ const FILES = {
   column_sum: columnSum,
   convert,
   copy,
+  covariance_apply: covarianceApply,
+  covariance_gradient: covarianceGradient,
+  covariance_probs: covarianceProbs,
+  covariance_products: covarianceProducts,
+  covariance_scores: covarianceScores,
+  covariance_shares: covarianceShares,
+  depthwise_conv: depthwiseConv,
+  depthwise_conv_weights: depthwiseConvWeights,
+  layer_scale: layerScale,
+  layer_scale_backward: layerScaleBackward,
+  layer_scale_gamma: layerScaleGamma,
   dino_loss: dinoLoss,
   ema,
   epilogue,

@@ -14,6 +14,7 @@ import * as norm from "./norm.ts";
 import * as optimizer from "./optimizer.ts";
 import * as pooling from "./pooling.ts";
 import * as tokens from "./tokens.ts";
+import * as xcit from "./xcit.ts";
 
 type Lowerer<K extends OpKind> = (lowering: Lowering, op: OpOf<K>) => void;
 
@@ -61,6 +62,12 @@ const lowerers: { [K in OpKind]?: Lowerer<K> } = {
   maxPoolBackward: pooling.lowerMaxPoolBackward,
   averagePool: pooling.lowerAveragePool,
   averagePoolBackward: pooling.lowerAveragePoolBackward,
+  depthwiseConv: xcit.lowerDepthwiseConv,
+  depthwiseConvWeightGradient: xcit.lowerDepthwiseConvWeightGradient,
+  layerScale: xcit.lowerLayerScale,
+  layerScaleBackward: xcit.lowerLayerScaleBackward,
+  crossCovariance: xcit.lowerCrossCovariance,
+  crossCovarianceBackward: xcit.lowerCrossCovarianceBackward,
   topK: lowerTopK,
   augment: lowerAugment,
 };

@@ -15,6 +15,8 @@ import {
 } from "./tokens";
 import { centeredSoftmax, centerUpdate, dinoLoss } from "./loss";
 import { checkFinite, cutPieces, ema, gradientNorms, optimizerUpdate, record, reduceNorms } from "./optimizer";
+import { crossCovariance, crossCovarianceBackward } from "./cross_covariance";
+import { depthwiseConv, depthwiseConvWeightGradient, layerScale, layerScaleBackward } from "./depthwise";
 import { topK } from "./neighbours";
 import { augment } from "./augment";
 import { col2im, im2col, tapsBefore, tapsBehind } from "./convolution";
@@ -221,6 +223,24 @@ export function execute(step: usize, chunk: u32): void {
       break;
     case Code.record:
       record(step, chunk);
+      break;
+    case Code.depthwiseConv:
+      depthwiseConv(step, chunk);
+      break;
+    case Code.depthwiseConvWeightGradient:
+      depthwiseConvWeightGradient(step, chunk);
+      break;
+    case Code.layerScale:
+      layerScale(step, chunk);
+      break;
+    case Code.layerScaleBackward:
+      layerScaleBackward(step, chunk);
+      break;
+    case Code.crossCovariance:
+      crossCovariance(step, chunk);
+      break;
+    case Code.crossCovarianceBackward:
+      crossCovarianceBackward(step, chunk);
       break;
     case Code.topK:
       topK(step, chunk);

@@ -27,6 +27,14 @@ export {
   type Grid,
   type Stride,
 } from "./convolution.ts";
+export { depthwiseConv, type DepthwiseConvOp, type DepthwiseConvWeightGradientOp } from "./depthwise.ts";
+export { layerScale, type LayerScaleBackwardOp, type LayerScaleOp } from "./layer_scale.ts";
+export {
+  crossCovariance,
+  type CrossCovarianceAttrs,
+  type CrossCovarianceBackwardOp,
+  type CrossCovarianceOp,
+} from "./cross_covariance.ts";
 export {
   averagePool,
   type AveragePoolBackwardOp,

@@ -5,6 +5,9 @@ import { type MatmulOp, matmulRule } from "./matmul.ts";
 import * as norm from "./norm.ts";
 import { type BatchNormBackwardOp, batchNormBackwardRule, type BatchNormOp, batchNormRule } from "./batch_norm.ts";
 import * as attention from "./attention.ts";
+import * as covariance from "./cross_covariance.ts";
+import * as depthwise from "./depthwise.ts";
+import { type LayerScaleBackwardOp, layerScaleBackwardRule, type LayerScaleOp, layerScaleRule } from "./layer_scale.ts";
 import * as tokens from "./tokens.ts";
 import * as loss from "./dino_loss.ts";
 import * as optimizer from "./optimizer.ts";
@@ -54,6 +57,12 @@ export type Op =
   | convolution.Conv2dOp
   | convolution.Conv2dInputGradientOp
   | convolution.Conv2dWeightGradientOp
+  | depthwise.DepthwiseConvOp
+  | depthwise.DepthwiseConvWeightGradientOp
+  | LayerScaleOp
+  | LayerScaleBackwardOp
+  | covariance.CrossCovarianceOp
+  | covariance.CrossCovarianceBackwardOp
   | ReluOp
   | ReluBackwardOp
   | pooling.MaxPoolOp
@@ -113,6 +122,12 @@ const rules: { [K in OpKind]: OpRule<OpOf<K>> } = {
   maxPoolBackward: pooling.maxPoolBackwardRule,
   averagePool: pooling.averagePoolRule,
   averagePoolBackward: pooling.averagePoolBackwardRule,
+  depthwiseConv: depthwise.depthwiseConvRule,
+  depthwiseConvWeightGradient: depthwise.depthwiseConvWeightGradientRule,
+  layerScale: layerScaleRule,
+  layerScaleBackward: layerScaleBackwardRule,
+  crossCovariance: covariance.crossCovarianceRule,
+  crossCovarianceBackward: covariance.crossCovarianceBackwardRule,
   topK: topKRule,
   augment: augmentRule,
 };

@@ -8,6 +8,9 @@ import { dinoLoss } from "../../../models/graph/ops/dino_loss.ts";
 import { conv2d } from "../../../models/graph/ops/convolution.ts";
 import { averagePool, maxPool } from "../../../models/graph/ops/pooling.ts";
 import { relu } from "../../../models/graph/ops/relu.ts";
+import { crossCovariance } from "../../../models/graph/ops/cross_covariance.ts";
+import { depthwiseConv } from "../../../models/graph/ops/depthwise.ts";
+import { layerScale } from "../../../models/graph/ops/layer_scale.ts";
 import { linear, matmul } from "../../../models/graph/ops/matmul.ts";
 import { l2Normalize, layerNorm, weightNorm } from "../../../models/graph/ops/norm.ts";
 import { assembleTokens, gatherRows, patchify, resample } from "../../../models/graph/ops/tokens.ts";
@@ -167,6 +170,26 @@ Deno.test("gradient of leading tokens of each image's own, and of positions alon
     const placed = assembleTokens(p, patches, undefined, place, 2); // three patches an image
     return assembleTokens(p, placed, lead, pos, 2);
   }));
+
+Deno.test("gradient of depthwise convolutions, layer scale and cross-covariance attention", async () => {
+  const grid = { images: 2, height: 3, width: 4 };
+  await checkGradient(
+    { x: [24, 5], first: [5, 1, 3, 3], bias: [5], second: [5, 1, 3, 3] },
+    (p, { x, first, bias, second }) =>
+      add(p, x, depthwiseConv(p, depthwiseConv(p, x, grid, first, bias), grid, second)),
+  );
+  await checkGradient(
+    { x: [6, 5], gamma: [5] },
+    (p, { x, gamma }) => {
+      const rowScale = tensor("rowScale", [3], "constant", "f32", Float32Array.of(1, 0, 2.5));
+      return layerScale(p, gelu(p, x), gamma, { residual: x, rowScale });
+    },
+  );
+  await checkGradient(
+    { qkv: [10, 24], temperature: [2, 1, 1] },
+    (p, { qkv, temperature }) => crossCovariance(p, qkv, temperature, { images: 2, tokens: 5, heads: 2 }),
+  );
+});
 
 Deno.test("gradient of the DINO loss is that of its sum", async () => {
   const [views, globals, images, K] = [5, 2, 3, 8]; // 1/8 is exact: the loss assumes probabilities that sum to 1

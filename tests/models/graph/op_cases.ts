@@ -410,26 +410,33 @@ function* tokenCases(): Generator<OpCase> {
       attrs: { patchSize },
     });
   }
-  for (const [images, n, D] of [[1, 1, 4], [3, 36, 33], [5, 16, 48]]) {
-    let b = build(`assembleTokens ${images}×${n}×${D}`);
+  const tokenShapes = [[1, 1, 4, 1, 0], [3, 36, 33, 1, 0], [5, 16, 48, 5, 0], [3, 7, 9, 2, 1], [2, 6, 8, 0, 0]];
+  for (const [images, n, D, L, own] of tokenShapes) {
+    const shape = `${images}×${n}×${D}, ${L} leading${own ? " of each image" : ""}`;
+    let b = build(`assembleTokens ${shape}`);
+    const leads = own ? images * L : L;
     yield b.done(2 * EPS, {
       kind: "assembleTokens",
-      in: { patches: b.input("patches", [images * n, D]), cls: b.input("cls", [D]), pos: b.input("pos", [n + 1, D]) },
-      out: { x: b.output("x", [images * (n + 1), D]) },
+      in: {
+        patches: b.input("patches", [images * n, D]),
+        lead: L > 0 ? b.input("lead", [leads, D]) : undefined,
+        pos: b.input("pos", [L + n, D]),
+      },
+      out: { x: b.output("x", [images * (L + n), D]) },
       attrs: { images },
     });
     for (const accumulate of [false, true]) {
-      b = build(`assembleTokensBackward ${images}×${n}×${D}${accumulate ? " accumulated" : ""}`);
+      b = build(`assembleTokensBackward ${shape}${accumulate ? " accumulated" : ""}`);
       const start = accumulate ? 1 : undefined;
       yield b.done(sumTolerance(images), {
         kind: "assembleTokensBackward",
-        in: { dx: b.input("dx", [images * (n + 1), D]) },
+        in: { dx: b.input("dx", [images * (L + n), D]) },
         out: {
           dpatches: b.output("dpatches", [images * n, D]),
-          dcls: b.output("dcls", [D], start),
-          dpos: b.output("dpos", [n + 1, D], start),
+          dlead: L > 0 ? b.output("dlead", [leads, D], start) : undefined,
+          dpos: b.output("dpos", [L + n, D], start),
         },
-        attrs: { images, accumulateCls: accumulate, accumulatePos: accumulate },
+        attrs: { images, lead: L, leadPerImage: own === 1, accumulateLead: accumulate, accumulatePos: accumulate },
       });
     }
   }
@@ -496,9 +503,17 @@ function* lossCases(): Generator<OpCase> {
     out: { probs: logits },
     attrs: {},
   });
-  for (const [views, globals, images, K] of [[2, 2, 1, 5], [6, 2, 3, 65], [10, 2, 2, 4099], [3, 1, 2, 33]]) {
+  const sizes: readonly number[][] = [[2, 2, 1, 5], [6, 2, 3, 65], [10, 2, 2, 4099], [3, 1, 2, 33], [1, 2, 3, 21, 1], [
+    3,
+    2,
+    2,
+    65,
+    4,
+  ]];
+  for (const [views, globals, images, K, firstView] of sizes) {
     for (const withGradient of [true, false]) {
-      const b = build(`dinoLoss ${views} views, ${globals} global, ${images}×${K}${withGradient ? "" : ", loss only"}`);
+      const of = `${views} views${firstView === undefined ? "" : ` from ${firstView}`}, ${globals} global`;
+      const b = build(`dinoLoss ${of}, ${images}×${K}${withGradient ? "" : ", loss only"}`);
       // Probabilities that sum to one, as the loss assumes.
       const weights = (i: number) => 2 * (1 + i % K) / (K * (K + 1));
       yield b.done(ELEMENTWISE * 4, {
@@ -511,7 +526,7 @@ function* lossCases(): Generator<OpCase> {
           dlogits: withGradient ? b.output("dlogits", [views * images, K]) : undefined,
           losses: b.output("losses", [views * images]),
         },
-        attrs: { views, globals, images, temperature: 0.1, gradientScale: 1 / (images * globals * (views - 1)) },
+        attrs: { views, globals, images, temperature: 0.1, gradientScale: 1 / (images * globals * views), firstView },
       });
     }
   }
@@ -733,6 +748,105 @@ function* poolingCases(): Generator<OpCase> {
   yield b.done(EPS, { kind: "relu", in: { x, residual: b.input("residual", [77]) }, out: { y: x }, attrs: {} });
 }
 
+function* xcitCases(): Generator<OpCase> {
+  for (
+    const [images, height, width, C, k] of [[2, 5, 4, 7, 3], [1, 1, 6, 16, 3], [1, 6, 3, 33, 5], [3, 14, 14, 48, 3]]
+  ) {
+    const grid = { images, height, width }, rows = images * height * width, weight = [C, 1, k, k];
+    for (const [flipped, accumulate, biased] of [[false, false, true], [true, false, false], [true, true, false]]) {
+      const b = build(
+        `depthwiseConv ${rows}×${C}, window ${k}${flipped ? " flipped" : ""}${accumulate ? " accumulated" : ""}`,
+      );
+      yield b.done(sumTolerance(k * k), {
+        kind: "depthwiseConv",
+        in: {
+          x: b.input("x", [rows, C]),
+          weight: b.input("weight", weight),
+          bias: biased ? b.input("bias", [C]) : undefined,
+        },
+        out: { y: b.output("y", [rows, C], accumulate ? 1 : undefined) },
+        attrs: { ...grid, flipped, accumulate },
+      });
+    }
+    for (const accumulate of [false, true]) {
+      const b = build(`depthwiseConvWeightGradient ${rows}×${C}, window ${k}${accumulate ? " accumulated" : ""}`);
+      yield b.done(sumTolerance(rows), {
+        kind: "depthwiseConvWeightGradient",
+        in: { dy: b.input("dy", [rows, C]), x: b.input("x", [rows, C]) },
+        out: { dweight: b.output("dweight", weight, accumulate ? 1 : undefined) },
+        attrs: { ...grid, accumulate },
+      });
+    }
+  }
+  for (const [rows, C, groups] of [[1, 1, 0], [6, 33, 3], [12, 48, 2], [999, 5, 0]]) {
+    const rowScale = (b: Builder) => groups ? b.input("rowScale", [groups]) : undefined;
+    for (const residual of [false, true]) {
+      const b = build(`layerScale ${rows}×${C}${groups ? " by groups" : ""}${residual ? " + residual" : ""}`);
+      yield b.done(2 * EPS, {
+        kind: "layerScale",
+        in: {
+          x: b.input("x", [rows, C]),
+          gamma: b.input("gamma", [C]),
+          residual: residual ? b.input("residual", [rows, C]) : undefined,
+          rowScale: rowScale(b),
+        },
+        out: { y: b.output("y", [rows, C]) },
+        attrs: {},
+      });
+    }
+    for (const accumulate of [false, true]) {
+      const b = build(`layerScaleBackward ${rows}×${C}${accumulate ? " accumulated" : ""}`);
+      const start = accumulate ? 1 : undefined;
+      yield b.done(sumTolerance(rows), {
+        kind: "layerScaleBackward",
+        in: {
+          dy: b.input("dy", [rows, C]),
+          x: b.input("x", [rows, C]),
+          gamma: b.input("gamma", [C]),
+          rowScale: rowScale(b),
+        },
+        out: { dx: b.output("dx", [rows, C], start), dgamma: b.output("dgamma", [C], start) },
+        attrs: { accumulateX: accumulate, accumulateGamma: accumulate },
+      });
+    }
+  }
+  for (const [images, tokens, heads, d] of [[1, 1, 1, 1], [2, 6, 2, 5], [3, 37, 2, 16], [1, 196, 1, 48]]) {
+    const attrs = { images, tokens, heads }, D = heads * d, rows = images * tokens;
+    const shape = `${images}×${tokens} tokens, ${heads} heads of ${d}`;
+    const temperature = (b: Builder) => b.input("temperature", [heads], (i) => 1.5 - i);
+    let b = build(`crossCovariance ${shape}`);
+    yield b.done(sumTolerance(tokens), {
+      kind: "crossCovariance",
+      in: { qkv: b.input("qkv", [rows, 3 * D]), temperature: temperature(b) },
+      out: {
+        y: b.output("y", [rows, D]),
+        cosines: b.output("cosines", [images, heads, d, d]),
+        norms: b.output("norms", [images, heads, 2, d]),
+      },
+      attrs,
+    });
+    for (const accumulate of [false, true]) {
+      b = build(`crossCovarianceBackward ${shape}${accumulate ? " accumulated" : ""}`);
+      // Cosines and norms need not be those of qkv for the arithmetic to be checked.
+      yield b.done(sumTolerance(tokens * images), {
+        kind: "crossCovarianceBackward",
+        in: {
+          dy: b.input("dy", [rows, D]),
+          qkv: b.input("qkv", [rows, 3 * D]),
+          temperature: temperature(b),
+          cosines: b.input("cosines", [images, heads, d, d]),
+          norms: b.input("norms", [images, heads, 2, d], (i) => 1 + Math.sin(i) ** 2),
+        },
+        out: {
+          dqkv: b.output("dqkv", [rows, 3 * D]),
+          dtemperature: b.output("dtemperature", [heads], accumulate ? 1 : undefined),
+        },
+        attrs: { ...attrs, accumulateTemperature: accumulate },
+      });
+    }
+  }
+}
+
 function* neighbourCases(): Generator<OpCase> {
   for (const [rows, columns, k] of [[1, 1, 1], [5, 601, 20], [3, 33, 33], [2, 2500, 200]]) {
     const b = build(`topK ${k} of ${rows}×${columns}`);
@@ -760,6 +874,7 @@ export function opCases(): OpCase[] {
     ...optimizerCases(),
     ...convolutionCases(),
     ...poolingCases(),
+    ...xcitCases(),
     ...neighbourCases(),
   ];
 }

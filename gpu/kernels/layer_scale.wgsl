@@ -1,0 +1,29 @@
+// y = residual + rowScale·gamma·x; y may be residual. One thread a V; count, columns and perGroup (elements of a factor) are in V.
+struct Params { count: u32, columns: u32, perGroup: u32, hasResidual: u32, hasScale: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> x: array<V>;
+@group(0) @binding(2) var<storage, read_write> gamma: array<V>;
+@group(0) @binding(3) var<storage, read_write> residual: array<V>;
+@group(0) @binding(4) var<storage, read_write> rowScale: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<V>;
+
+@compute @workgroup_size(256)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let i = groupIndex(group, groups) * 256u + thread;
+  if (i >= p.count) {
+    return;
+  }
+  var scale = gamma[i % p.columns];
+  if (p.hasScale != 0u) {
+    scale = rowScale[i / p.perGroup] * scale;
+  }
+  var value = scale * x[i];
+  if (p.hasResidual != 0u) {
+    value += residual[i];
+  }
+  y[i] = value;
+}
