@@ -152,14 +152,17 @@ export function vit(
   const blocks: Tensor[] = [];
   for (let i = 0; i < c.depth; i++) {
     const last = i === c.depth - 1;
-    x = block(p, (name) => params(`blocks.${i}.${name}`), c, x, {
-      images,
-      tokens,
-      queries: last && options.clsOnly ? 1 : tokens,
-      drop: (branch) => options.dropPath?.(i, branch),
-      attention: last ? options.attention : undefined,
-      firstQuery: options.firstQuery ?? 0,
-    });
+    const entering = x;
+    x = p.segment(() =>
+      block(p, (name) => params(`blocks.${i}.${name}`), c, entering, {
+        images,
+        tokens,
+        queries: last && options.clsOnly ? 1 : tokens,
+        drop: (branch) => options.dropPath?.(i, branch),
+        attention: last ? options.attention : undefined,
+        firstQuery: options.firstQuery ?? 0,
+      })
+    );
     blocks.push(x);
   }
   return { blocks, pos, tokens };

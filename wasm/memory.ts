@@ -113,6 +113,13 @@ export class Layout {
     this.#lowest = Math.min(this.#lowest, this.transientAddress);
   }
 
+  /** Whether {@linkcode require} would find room after `persistent` more bytes were allocated. */
+  fits(persistent: number, arena: number, workspace: number, scratch: number): boolean {
+    const transient = Math.max(arena, this.#arena) + Math.max(allocated(workspace), this.#workspace) +
+      Math.max(allocated(scratch), this.#scratch) * this.threads;
+    return this.#end + persistent + GUARD + transient <= this.bytes;
+  }
+
   /** First byte of what runs overwrite: activations, workspace, scratch; it reaches to the end. */
   get transientAddress(): number {
     return this.workspaceAddress - this.#arena;

@@ -18,7 +18,7 @@ import {
 import { calibrate, type Calibration } from "./calibrate.ts";
 import { Control, StepField } from "./codes.ts";
 import { activationAddress, lower, type Step, workspaceBytes, writeSteps } from "./compile.ts";
-import { CONTROL_ADDRESS, Layout, reserveMemory } from "./memory.ts";
+import { allocated, CONTROL_ADDRESS, Layout, reserveMemory } from "./memory.ts";
 import type { TileShape } from "./micro_kernels.ts";
 import { WorkerPool } from "./pool.ts";
 import { RedZones } from "./red_zones.ts";
@@ -127,6 +127,25 @@ class WasmBackend implements Backend {
     for (const root of program.roots()) if (root.role !== "activation") this.#addressOf(root);
     const { address: list } = this.#layout.allocate(needs.steps.length * StepField.bytes, "an op list");
     return new WasmExecutable(this, program, plan, list, needs.steps);
+  }
+
+  holds(programs: readonly Program[]): Promise<boolean> {
+    const machine = { threads: this.#layout.threads, tileColumns: this.#tile.columns };
+    const roots = new Set<Tensor>();
+    let persistent = 0, arena = 0, workspace = 0, scratch = 0;
+    for (const program of programs) {
+      dropUnreadOutputs(program);
+      const needs = lower(program, machine, () => 0, 0);
+      arena = Math.max(arena, planMemory(program).arenaBytes);
+      workspace = Math.max(workspace, needs.workspaceBytes);
+      scratch = Math.max(scratch, needs.scratchBytes);
+      persistent += allocated(needs.steps.length * StepField.bytes);
+      for (const root of program.roots()) {
+        if (root.role !== "activation" && !this.#addresses.has(root.id)) roots.add(root);
+      }
+    }
+    for (const root of roots) persistent += allocated(byteLength(root) + 2 * this.#layout.zone);
+    return Promise.resolve(this.#layout.fits(persistent, arena, workspace, scratch));
   }
 
   /** Writes the list for the present layout. */

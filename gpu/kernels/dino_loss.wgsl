@@ -1,9 +1,9 @@
 // For the student row of view v, image b, with t = Σ_{g ≠ v} probs[g, b, :] over n teacher views and s = student/τ:
 // losses[row] = n·logsumexp(s) − Σ t·s; dlogits[row, :] = gradientScale·(n·softmax(s) − t)/τ.
-// student, dlogits: [views·images, K]; probs: [globals·images, K]; K in V; dlogits may be student.
+// student, dlogits: [views·images, K], of views from firstView on; probs: [globals·images, K]; K in V; dlogits may be student.
 // One workgroup a row (LANES = 256): one pass for maximum and sum, one for loss and gradient, which reads from cache.
 struct Params {
-  rows: u32, columns: u32, images: u32, globals: u32, hasGradient: u32,
+  rows: u32, columns: u32, images: u32, globals: u32, hasGradient: u32, firstView: u32,
   sharpness: f32, gradientScale: f32, // 1/τ, and gradientScale/τ
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -19,7 +19,7 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   let row = groupIndex(group, groups);
-  let view = row / p.images;
+  let view = p.firstView + row / p.images;
   let image = row % p.images;
   let start = row * p.columns;
   let columns = select(0u, p.columns, row < p.rows);

@@ -20,13 +20,13 @@ export function lowerCenteredSoftmax(l: Lowering, op: OpOf<"centeredSoftmax">): 
 
 export function lowerDinoLoss(l: Lowering, op: OpOf<"dinoLoss">): void {
   const { rows, columns, width } = matrixOf(op.in.student);
-  const { globals, images, temperature, gradientScale } = op.attrs;
+  const { globals, images, temperature, gradientScale, firstView = 0 } = op.attrs;
   const { dlogits, losses } = op.out;
   l.emit(
     kernel("dino_loss", { width, ...ROW }),
     [l.of(op.in.student), l.of(op.in.probs), l.of(dlogits), l.of(losses)],
     {
-      u: [rows, columns / width, images, globals, Number(dlogits !== undefined)],
+      u: [rows, columns / width, images, globals, Number(dlogits !== undefined), firstView],
       f: [1 / temperature, gradientScale / temperature],
     },
     rows,

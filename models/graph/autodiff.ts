@@ -3,6 +3,7 @@ import { inputsOf, outputsOf, type Program } from "./program.ts";
 import { type Op, ruleOf } from "./ops/mod.ts";
 import { emitAddInto, emitCopy } from "./ops/elementwise.ts";
 import type { GradientContext, GradientTarget } from "./ops/rule.ts";
+import { type Recomputation, recompute } from "./recompute.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** Gradients to start from and gradients wanted. */
@@ -13,18 +14,26 @@ export interface Differentiation {
   readonly wrt: ReadonlyArray<readonly [Tensor, Tensor]>;
   /** Add to the wanted buffers instead of overwriting them (gradient accumulation over micro-batches). */
   readonly accumulate?: boolean;
+  /** The first operation of the forward pass; default the first of the program. */
+  readonly from?: number;
+  /** What is computed again instead of being kept; default nothing. */
+  readonly recompute?: Recomputation;
 }
 
 /**
  * Appends to `program` what computes the gradients of `wrt` from `seeds`. Buffers of `wrt` that nothing
  * contributes to are not written.
  */
-export function differentiate(program: Program, { seeds, wrt, accumulate = false }: Differentiation): void {
-  const forward = [...program.ops];
+export function differentiate(
+  program: Program,
+  { seeds, wrt, accumulate = false, from = 0, recompute: again = {} }: Differentiation,
+): void {
+  const forward = program.ops.slice(from), end = program.ops.length;
   const context = new Context(program, forward, seeds, wrt, accumulate);
   for (const op of forward.reverse()) {
     if (outputsOf(op).some((t) => context.of(t))) ruleOf(op).gradient?.(op, context);
   }
+  recompute(program, from, end, again);
 }
 
 class Context implements GradientContext {

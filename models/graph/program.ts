@@ -6,6 +6,8 @@ import type { Op, OpKind } from "./ops/mod.ts";
 export class Program {
   /** Operations in the order they run. */
   readonly ops: Op[] = [];
+  /** Ranges [first, end) of operations that {@linkcode segment} wrote. */
+  readonly segments: (readonly [first: number, end: number])[] = [];
 
   /** An empty program; the name is for messages and profiles. */
   constructor(readonly name: string) {}
@@ -19,6 +21,17 @@ export class Program {
   /** A tensor that lives within one run. */
   activation(name: string, shape: readonly number[]): Tensor {
     return tensor(name, shape, "activation");
+  }
+
+  /**
+   * Writes a stretch of the forward pass, such as a block, that a gradient may compute again from what enters it instead of keeping
+   * what is inside.
+   */
+  segment<T>(write: () => T): T {
+    const first = this.ops.length;
+    const made = write();
+    this.segments.push([first, this.ops.length]);
+    return made;
   }
 
   /** Appends another program's operations after this one's. */

@@ -54,12 +54,12 @@ function target4(probs: usize, viewBytes: usize, globals: u32, v: u32, left: u32
 }
 
 /**
- * Arguments: student, probs, dlogits (or 0), losses, K, globals, images, temperature, gradientScale.
+ * Arguments: student, probs, dlogits (or 0), losses, K, globals, images, temperature, gradientScale, firstView.
  * With e = exp((s − max)/τ): loss = n·log Σe − Σ t·(s − max)/τ, which cancels nothing large.
  */
 export function dinoLoss(step: usize, chunk: u32): void {
   const K = word(step, 4), globals = word(step, 5), images = word(step, 6), row = <usize>chunk * K << 2;
-  const v = chunk / images, b = chunk - v * images, viewBytes = <usize>images * (K << 2);
+  const v = chunk / images + word(step, 9), b = chunk % images, viewBytes = <usize>images * (K << 2);
   const x = word(step, 0) + row, probs = word(step, 1) + <usize>b * (K << 2);
   const dlogits: usize = word(step, 2) ? word(step, 2) + row : 0, e = dlogits ? dlogits : scratch;
   const n: u32 = v < globals ? globals - 1 : globals;

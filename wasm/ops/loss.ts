@@ -19,7 +19,7 @@ export const lossLowerings: Lowerings = {
 
   dinoLoss(op, to) {
     const { student, probs } = op.in, { dlogits, losses } = op.out, [rows, K] = asMatrix(student);
-    const { globals, images, temperature, gradientScale } = op.attrs;
+    const { globals, images, temperature, gradientScale, firstView = 0 } = op.attrs;
     to.scratch(4 * (K + 16));
     to.step(Code.dinoLoss, rows, [
       to.at(student),
@@ -31,6 +31,7 @@ export const lossLowerings: Lowerings = {
       images,
       real(temperature),
       real(gradientScale),
+      firstView,
     ]);
   },
 

@@ -15,7 +15,8 @@ export type CenteredSoftmaxOp = Operation<
 >;
 
 /**
- * student [V·B, K] logits, view-major; probs [G·B, K] teacher probabilities of the first G of those views.
+ * student [V·B, K] logits, view-major, of views firstView … firstView + V (default from 0); probs [G·B, K] teacher probabilities of
+ * the first G of all views.
  * For student row (v, b), with n the number of teacher views other than v and t = Σ_{g≠v} probs[g, b, :]:
  *   losses[v·B + b] = n·logsumexp(s/τ) − Σ t·s/τ
  *   dlogits[v·B + b, :] = gradientScale · (n·softmax(s/τ) − t) / τ
@@ -25,7 +26,7 @@ export type DinoLossOp = Operation<
   "dinoLoss",
   { student: Tensor; probs: Tensor },
   { dlogits?: Tensor; losses: Tensor },
-  { views: number; globals: number; images: number; temperature: number; gradientScale: number }
+  { views: number; globals: number; images: number; temperature: number; gradientScale: number; firstView?: number }
 >;
 
 /** center ← momentum·center + (1 − momentum)·sum / rows; does nothing while `frozen[0]` ≠ 0. sum, center [K]. */
@@ -72,10 +73,10 @@ export function dinoLoss(
   probs: Tensor,
   attrs: DinoLossOp["attrs"],
 ): { dlogits: Tensor; losses: Tensor } {
-  const { views, globals, images } = attrs;
+  const { views, globals, images, firstView } = attrs;
   const [rows, K] = asMatrix(student);
   require(
-    globals >= 1 && views >= 2 && globals <= views,
+    globals >= 1 && (firstView !== undefined || views >= 2 && globals <= views),
     "dinoLoss",
     () => `${globals} global of ${views} views leave no pair`,
   );
@@ -123,7 +124,7 @@ export const dinoLossRule: OpRule<DinoLossOp> = {
   reference(op, at) {
     const student = at(op.in.student), probs = at(op.in.probs), losses = at(op.out.losses);
     const dlogits = op.out.dlogits && at(op.out.dlogits);
-    const { views, globals, images, temperature, gradientScale } = op.attrs;
+    const { views, globals, images, temperature, gradientScale, firstView = 0 } = op.attrs;
     const K = asMatrix(op.in.student)[1];
     for (let v = 0; v < views; v++) {
       for (let b = 0; b < images; b++) {
@@ -132,7 +133,7 @@ export const dinoLossRule: OpRule<DinoLossOp> = {
         const target = new Float64Array(K);
         let n = 0;
         for (let g = 0; g < globals; g++) {
-          if (g === v) continue; // the same view on both sides teaches nothing
+          if (g === firstView + v) continue; // the same view on both sides teaches nothing
           n++;
           for (let k = 0; k < K; k++) target[k] += probs[(g * images + b) * K + k];
         }
