@@ -17,13 +17,18 @@ export interface OpenedBackend {
  * @throws {Error} if what was asked for by name cannot be had, with what would help
  */
 export async function openBackend(choice: DeviceChoice): Promise<OpenedBackend> {
-  const { backend, threads } = choice;
+  const { backend, threads, precision } = choice;
   const adapter = choice.adapter ?? undefined;
+  if (backend === "wasm" && precision === "f16") {
+    throw new RangeError(
+      "--precision f16 with --backend wasm: SIMD stores f32: use --backend webgpu, or --precision f32",
+    );
+  }
   if (backend === "wasm") return { backend: await simd(threads), reason: "asked for by --backend wasm" };
   const { describeAdapters, openWebGpu } = await import("../gpu/mod.ts");
   const tuning = { cache: tuningCache() };
   if (backend === "webgpu" || adapter !== undefined) {
-    const opened = await openWebGpu({ adapter, allowFallback: true, tuning });
+    const opened = await openWebGpu({ adapter, allowFallback: true, tuning, precision });
     return { backend: opened, reason: `asked for by ${adapter === undefined ? "--backend webgpu" : "--adapter"}` };
   }
   const adapters = await describeAdapters();
@@ -33,10 +38,15 @@ export async function openBackend(choice: DeviceChoice): Promise<OpenedBackend> 
     : `${adapters[0].description} is a software adapter, slower than SIMD`;
   if (real.length > 0) {
     try {
-      return { backend: await openWebGpu({ tuning }), reason: `${real[0].description} is a GPU` };
+      return { backend: await openWebGpu({ tuning, precision }), reason: `${real[0].description} is a GPU` };
     } catch (error) {
       obstacle = (error as Error).message;
     }
+  }
+  if (precision === "f16") {
+    throw new RangeError(
+      `--precision f16 needs WebGPU, and ${obstacle}: use --backend webgpu to insist, or --precision f32 on SIMD`,
+    );
   }
   return { backend: await simd(threads), reason: obstacle };
 }

@@ -3,6 +3,7 @@
 import type { Config } from "../dino/config.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import {
+  type ArenaBytes,
   estimateMemory,
   largestBatch,
   type MemoryEstimate,
@@ -11,7 +12,7 @@ import {
   setUpStep,
 } from "../dino/run_plan.ts";
 import { scheduledValues } from "../dino/schedule.ts";
-import { describeAdapters, plannedLimits, workspaceBytes as gpuWorkspace } from "../gpu/mod.ts";
+import { arenaBytes, describeAdapters, plannedLimits, workspaceBytes as gpuWorkspace } from "../gpu/mod.ts";
 import { workspaceBytes as simdWorkspace } from "../wasm/mod.ts";
 import { openData } from "./open_data.ts";
 import type { Progress } from "./progress.ts";
@@ -36,12 +37,14 @@ export async function dryRun(config: Config, progress: Progress): Promise<number
     const plan = planRun(config, data);
     const backend = await likelyBackend(config);
     const threads = config.threads ?? navigator.hardwareConcurrency;
-    const estimate = estimateMemory(plan);
+    const { precision } = config;
+    const arena = backend === "webgpu" ? keptAs(precision) : undefined;
+    const estimate = estimateMemory(plan, arena);
     // Without an adapter the plan is for a common one.
     const limits = backend === "webgpu" ? await adapterLimits(config) : {};
     const workspace = Math.max(
       ...setUpStep(plan).programs.parts.map((program) =>
-        backend === "wasm" ? simdWorkspace(program, { threads }) : gpuWorkspace(program, limits)
+        backend === "wasm" ? simdWorkspace(program, { threads }) : gpuWorkspace(program, limits, precision)
       ),
     );
     const total = estimate.total + workspace;
@@ -90,6 +93,11 @@ async function lookAtData(config: Config, cacheDir: string): Promise<PixelSource
 /** A source that is said to have more images, all of the sizes of those it has. */
 function standIn(some: PixelSource, length: number): PixelSource {
   return { ...some, length, size: (i) => some.size(i % some.length), close() {} };
+}
+
+/** The arena of a program whose activations a GPU keeps as that. */
+function keptAs(precision: Config["precision"]): ArenaBytes {
+  return (program) => arenaBytes(program, precision);
 }
 
 async function adapterLimits({ adapter }: Config) {
@@ -142,14 +150,20 @@ function describeMemory(estimate: MemoryEstimate, workspace: number, backend: st
 }
 
 function describeRoom(plan: RunPlan, backend: string, workspacePerImage: number, host: number): string[] {
-  const fits = (bytes: number) => {
+  const fits = (bytes: number, arena?: ArenaBytes) => {
     // Scratch grows with the batch at most, so leaving room in proportion is safe.
-    let batch = largestBatch(plan, bytes);
-    while (batch > 1 && largestBatch(plan, bytes - batch * workspacePerImage) < batch) batch /= 2;
+    let batch = largestBatch(plan, bytes, arena);
+    while (batch > 1 && largestBatch(plan, bytes - batch * workspacePerImage, arena) < batch) batch /= 2;
     return batch;
   };
   if (backend === "webgpu") {
-    return USUAL_GPUS.map((gigabytes) => `in ${gigabytes} GB: --batch-size ${fits(gigabytes * 1e9)}`);
+    const { precision } = plan.config;
+    return USUAL_GPUS.map((gigabytes) => {
+      const batch = fits(gigabytes * 1e9, keptAs(precision));
+      const halved = precision === "f32" ? fits(gigabytes * 1e9, keptAs("f16")) : batch;
+      const more = halved > batch ? `, or ${halved} with --precision f16` : "";
+      return `in ${gigabytes} GB: --batch-size ${batch}${more}`;
+    });
   }
   const free = Deno.systemMemoryInfo().available - host;
   const bytes = Math.min(free, SIMD_LIMIT);

@@ -27,7 +27,7 @@ const evaluation = {
   seed: integer(0, "chooses the tenth that is held out when there is no --val", { min: 0, max: 2 ** 32 - 1 }),
   pixels: boolean(false, "classify plain pixels too, for comparison"),
 };
-const { backend, adapter, threads } = deviceFields;
+const { backend, adapter, threads, precision } = deviceFields;
 const command = {
   checked: boolean(false, "keep WebAssembly's bounds checks"),
   json: boolean(false, "print the result as JSON"),
@@ -42,7 +42,7 @@ const GROUPS: readonly FlagGroup[] = [
     },
   },
   { title: "Evaluation", fields: evaluation },
-  { title: "Device", fields: { backend, adapter, threads } },
+  { title: "Device", fields: { backend, adapter, threads, precision } },
   { title: "Command", fields: command },
 ];
 
@@ -112,7 +112,7 @@ async function evaluate(weights: string, flags: KnnFlags, cacheDir: string, prog
   val?.close();
   const job: KnnJob = {
     command: "knn",
-    device: { backend: flags.backend, adapter: flags.adapter, threads: flags.threads },
+    device: { backend: flags.backend, adapter: flags.adapter, threads: flags.threads, precision: flags.precision },
     weights,
     network: flags.network,
     numHeads: flags.numHeads,

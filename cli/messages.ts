@@ -14,6 +14,8 @@ export interface DeviceChoice {
   readonly backend: "auto" | "webgpu" | "wasm";
   readonly adapter: string | null;
   readonly threads: number | null;
+  /** Default f32. */
+  readonly precision?: "f32" | "f16";
 }
 
 /** Training, with everything but a device. */

@@ -109,7 +109,7 @@ export const optimizationFields = {
   adamEps: number(1e-8, "AdamW's epsilon", positive),
   sgdMomentum: number(0.9, "momentum of sgd and lars", { min: 0, max: 0.999999 }),
   larsEta: number(0.001, "trust coefficient of lars", positive),
-  useFp16: boolean(false, "mixed precision of the reference; not offered: everything is float32, as the released ViTs"),
+  useFp16: boolean(false, "mixed precision of the reference, which is --precision f16 here"),
 };
 
 /** Crops and their augmentation. */
@@ -179,6 +179,11 @@ export const deviceFields = {
   backend: choice(["auto", "webgpu", "wasm"], "auto", "auto: a real GPU if there is one, else SIMD WebAssembly"),
   adapter: text(null, "GPU by its number or a part of its name"),
   threads: integer(null, "of the wasm backend; auto: all cores", { min: 1, max: 256 }),
+  precision: choice(
+    ["f32", "f16"],
+    "f32",
+    "of stored activations and of the weights that products read, on WebGPU; f16 takes about half the memory, sums stay f32",
+  ),
   logEvery: integer(20, "updates whose means make one row of the log", {
     min: 1,
     max: 1000,

@@ -167,7 +167,7 @@ function checkModel(config: FittedConfig): void {
   }
   if (config.useFp16) {
     throw new RangeError(
-      "--use-fp16 true: everything is computed in float32, as for the released ViTs: leave it out, or --use-fp16 false",
+      "--use-fp16 true: mixed precision is --precision f16 here, on --backend webgpu: use that, or leave it out",
     );
   }
 }

@@ -1,7 +1,7 @@
 // Whether a checkpoint can be continued with the configuration at hand, and what that does to the schedules.
 
 import type { TrainingState } from "./checkpoint.ts";
-import { type Config, configFields } from "./config.ts";
+import { type Config, configFields, defaultConfig } from "./config.ts";
 import { flagOf } from "./field.ts";
 import type { RunPlan } from "./run_plan.ts";
 import { type ScheduledValues, scheduledValues } from "./schedule.ts";
@@ -82,7 +82,8 @@ export function resumePoint(
 }
 
 /** Keys of values that change the course of a run. */
-function changedKeys(saved: Config, wanted: Config): (keyof Config)[] {
+function changedKeys(recorded: Config, wanted: Config): (keyof Config)[] {
+  const saved = { ...defaultConfig(), ...recorded }; // a checkpoint of an earlier version lacks later fields
   return (Object.keys(configFields) as (keyof Config)[]).filter((key) =>
     !FREE.has(key) && key !== "init" && JSON.stringify(saved[key]) !== JSON.stringify(wanted[key])
   );

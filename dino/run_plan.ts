@@ -1,6 +1,7 @@
 // What a configuration and a data set amount to: the network, the number of updates, the programs and their memory.
 
 import { planMemory } from "../models/graph/plan.ts";
+import type { Program } from "../models/graph/program.ts";
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import { byteLength } from "../models/graph/tensor.ts";
 import type { NetworkConfig } from "../models/dino_network.ts";
@@ -114,15 +115,27 @@ export interface MemoryEstimate {
   readonly total: number;
 }
 
-/** Adds up what the programs of an update will take, before a device is touched. */
-export function estimateMemory(plan: Pick<RunPlan, "config" | "network" | "extremes">): MemoryEstimate {
+/** Bytes that a program's activations share. */
+export type ArenaBytes = (program: Program) => number;
+
+const float32Arena: ArenaBytes = (program) => planMemory(program).arenaBytes;
+
+/**
+ * Adds up what the programs of an update will take, before a device is touched.
+ *
+ * @param arenaBytes how the backend keeps activations; default as f32
+ */
+export function estimateMemory(
+  plan: Pick<RunPlan, "config" | "network" | "extremes">,
+  arenaBytes: ArenaBytes = float32Arena,
+): MemoryEstimate {
   const { state, programs } = setUpStep(plan);
   const distinct = [...new Set([...programs.parts, ...programs.update ? [programs.update] : []])];
   let activations = 0;
   const persistent = new Map<number, number>();
   for (const program of distinct) {
     dropUnreadOutputs(program);
-    activations = Math.max(activations, planMemory(program).arenaBytes); // programs run one at a time and share it
+    activations = Math.max(activations, arenaBytes(program)); // programs run one at a time and share it
     for (const root of program.roots()) if (root.role !== "activation") persistent.set(root.id, byteLength(root));
   }
   const take = (...ids: (number | undefined)[]) =>
@@ -151,10 +164,14 @@ export function estimateMemory(plan: Pick<RunPlan, "config" | "network" | "extre
 }
 
 /** The largest batch whose update fits `bytes`; 0 if not even one image does. Batches are powers of two. */
-export function largestBatch(plan: Pick<RunPlan, "config" | "network" | "extremes" | "facts">, bytes: number): number {
+export function largestBatch(
+  plan: Pick<RunPlan, "config" | "network" | "extremes" | "facts">,
+  bytes: number,
+  arenaBytes?: ArenaBytes,
+): number {
   let best = 0;
   for (let batchSize = 1; batchSize <= plan.facts.images; batchSize *= 2) {
-    const { total } = estimateMemory({ ...plan, config: { ...plan.config, batchSize, accumulate: 1 } });
+    const { total } = estimateMemory({ ...plan, config: { ...plan.config, batchSize, accumulate: 1 } }, arenaBytes);
     if (total > bytes) break;
     best = batchSize;
   }

@@ -1,6 +1,6 @@
 // Training: epochs of updates that report, checkpoint, resume and stop.
 
-import type { Executable } from "../models/graph/backend.ts";
+import type { Backend, Executable } from "../models/graph/backend.ts";
 import type { Program } from "../models/graph/program.ts";
 import { checkpointSize, type TrainingState, writeCheckpoint } from "./checkpoint.ts";
 import { checkpointTensors } from "./checkpoint_tensors.ts";
@@ -28,6 +28,7 @@ export type { TrainOptions, TrainResult } from "./train_options.ts";
 export async function train(config: Config, options: TrainOptions): Promise<TrainResult> {
   const { out, resume, overwrite } = options;
   const plan = planRun(config, options.data);
+  requirePrecision(config, options.backend);
   if (out !== undefined && !resume && !overwrite && await RunFolder.holdsRun(out)) {
     throw new RangeError(heldMessage(out));
   }
@@ -37,6 +38,17 @@ export async function train(config: Config, options: TrainOptions): Promise<Trai
   } finally {
     run.dispose();
   }
+}
+
+/** What is recorded with a run must be what it is computed with. */
+function requirePrecision({ precision }: Config, { precision: kept = "f32", description }: Backend): void {
+  if (precision === kept) return;
+  throw new RangeError(
+    `--precision ${precision}: the backend (${description}) stores ${kept}: ` +
+      (precision === "f16"
+        ? "open WebGPU with precision f16, or use f32"
+        : `use --precision ${kept}, or open it with f32`),
+  );
 }
 
 class TrainingRun {
@@ -185,7 +197,8 @@ class TrainingRun {
         `the loss or a gradient of update ${step} is not finite, at learning rate ${
           values.lr.toPrecision(3)
         }: training stopped with the weights as they were before it; ${this.#lastGood()}: ` +
-        "a lower --lr, a longer --warmup-epochs or a smaller --clip-grad may help";
+        "a lower --lr, a longer --warmup-epochs or a smaller --clip-grad may help" +
+        (this.plan.config.precision === "f16" ? "; or a value beyond 65504, the most f16 holds: --precision f32" : "");
       this.#tell({ type: "warning", message });
     } else if (this.#updates.step > 0 && this.#lastCheckpoint?.step !== this.#updates.step) await this.#save();
     if (reason === "steps" && lastStep < totalSteps && knn) {

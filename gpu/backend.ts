@@ -1,5 +1,5 @@
 // The WebGPU backend: compile lowers and allocates, run submits, write and read copy.
-import type { Backend, Executable, MemoryUse } from "../models/graph/backend.ts";
+import type { Backend, Executable, MemoryUse, Precision } from "../models/graph/backend.ts";
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import { planMemory } from "../models/graph/plan.ts";
 import type { Program } from "../models/graph/program.ts";
@@ -12,7 +12,7 @@ import { lower, type LoweringLimits, loweringLimits, type MatmulChooser, type Ma
 import { Memory } from "./memory.ts";
 import { Pacer } from "./pace.ts";
 import { PipelineCache } from "./shader.ts";
-import { type Precision, storedBytes, storedProgram } from "./storage.ts";
+import { storedBytes, storedProgram } from "./storage.ts";
 import { compareTiles, tilesFor, type Tuner, type TuningResult } from "./autotune.ts";
 
 const MAP_READ_COPY_DST = 0x01 | 0x08; // GPUBufferUsage.MAP_READ | COPY_DST

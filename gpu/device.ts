@@ -1,5 +1,5 @@
 // Opens an adapter with the limits a ViT needs, or says why it cannot.
-import type { Precision } from "./storage.ts";
+import type { Precision } from "../models/graph/backend.ts";
 
 /** What an adapter says of itself. */
 export interface AdapterSummary {

@@ -3,6 +3,9 @@ import type { Kernel } from "./shader.ts";
 
 const DECLARATION = /(@group\(0\) @binding\((\d+)\) var<storage, read_write> (\w+): array<)(\w+)(>;)/g;
 
+/** Comments write equations with the names and brackets of the code. */
+const COMMENT = /\/\/.*$/gm;
+
 /** A half beside the type that kernels compute with. */
 const HALF: Readonly<Record<string, string>> = { f32: "f16", vec4f: "vec4<f16>", V: "HalfV" };
 
@@ -21,7 +24,7 @@ export function withHalfBindings(kernel: Kernel, slots: readonly number[]): Kern
   const types = new Map<string, string>();
   let sources = kernel.sources.map(({ file, text }) => ({
     file,
-    text: text.replace(
+    text: text.replace(COMMENT, "").replace(
       DECLARATION,
       (all, before: string, binding: string, name: string, type: string, after: string) => {
         if (!slots.includes(Number(binding) - 1)) return all;

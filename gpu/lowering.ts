@@ -1,5 +1,6 @@
 // Program → dispatches, without a device: so that scratch bytes are known before one is opened.
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
+import type { Precision } from "../models/graph/backend.ts";
 import type { Program } from "../models/graph/program.ts";
 import type { Op } from "../models/graph/ops/mod.ts";
 import { planMemory } from "../models/graph/plan.ts";
@@ -10,7 +11,7 @@ import { type Binding, type Dispatch, NOTHING, type Params } from "./dispatch.ts
 import type { Kernel } from "./shader.ts";
 import { withHalfBindings } from "./half.ts";
 import { lowerOp } from "./ops/mod.ts";
-import { HALF_BYTES, type Precision, storedBytes, storedProgram } from "./storage.ts";
+import { HALF_BYTES, storedBytes, storedProgram } from "./storage.ts";
 import { chooseTile, type TileChoice } from "./kernels/matmul_tiles.ts";
 
 /** What lowering must know of the device. */

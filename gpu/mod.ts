@@ -6,7 +6,6 @@ import { type AdapterSummary, type DeviceOptions, findAdapter, openDevice } from
 import { type LoweringLimits, loweringLimits, type MatmulShape } from "./lowering.ts";
 
 export type { TuningCache, TuningOptions, TuningResult } from "./autotune.ts";
-export type { Precision } from "./storage.ts";
 export type { TileName } from "./kernels/matmul_tiles.ts";
 export { type AdapterSummary, describeAdapters, type DeviceOptions } from "./device.ts";
 export { arenaBytes, DEFAULT_LIMITS, type LoweringLimits, type MatmulShape, workspaceBytes } from "./lowering.ts";

@@ -1,11 +1,9 @@
 // What `precision: "f16"` keeps in halves: activations of the forward pass that only products, attention and GELU meet, and copies of weights.
+import type { Precision } from "../models/graph/backend.ts";
 import { inputsOf, outputsOf, Program } from "../models/graph/program.ts";
 import { type Op, type OpKind, ruleOf } from "../models/graph/ops/mod.ts";
 import { matmulExtents } from "../models/graph/ops/matmul.ts";
 import { byteLength, rootOf, size, type Tensor, tensor, VIEW_ALIGNMENT } from "../models/graph/tensor.ts";
-
-/** Element type of stored activations and of the weights that products read. */
-export type Precision = "f32" | "f16";
 
 /** A program, and which of its activations are kept as f16. */
 export interface Stored {

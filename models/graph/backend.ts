@@ -3,6 +3,9 @@ import type { Program } from "./program.ts";
 import type { MemoryPlan } from "./plan.ts";
 import type { Tensor, TensorData } from "./tensor.ts";
 
+/** Element type of stored activations and of the weights that products read. */
+export type Precision = "f32" | "f16";
+
 /** Bytes a backend holds, by purpose. */
 export interface MemoryUse {
   /** Parameters, state, inputs, outputs and constants. */
@@ -25,6 +28,8 @@ export interface Backend {
   readonly name: "wasm" | "webgpu" | "reference";
   /** Device, driver, threads and mode, for people: `"SIMD, 2 threads, turbo"`. */
   readonly description: string;
+  /** What it keeps activations and copies of weights as between operations; absent: f32. Sums and masters are f32 in any case. */
+  readonly precision?: Precision;
   /** What a resumed run must find unchanged to repeat its sums bit for bit. */
   readonly fingerprint: string;
   /** Bytes held at this moment. */

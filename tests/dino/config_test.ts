@@ -93,7 +93,7 @@ Deno.test("config: values that do not go together are refused with the fix", () 
     [{ localCropSize: 90 }, "use --local-crop-size 80"],
     [{ embedDim: 100, numHeads: 3 }, "use --num-heads 2"],
     [{ mlpRatio: 1.001 }, "use --mlp-ratio 1"],
-    [{ useFp16: true }, "float32"],
+    [{ useFp16: true }, "--precision f16"],
     [{ batchSize: 2048 }, "larger than the data set of 1000 images: use --batch-size 512"],
     [{ batchSize: 64, accumulate: 7 }, "use 4"],
     [{ accumulate: 2, useBnInHead: true }, "--accumulate 1"],
