@@ -8,6 +8,8 @@ import { vitShapes } from "../models/vit.ts";
 import { resizeMaskNearest } from "../models/image/host_resize.ts";
 import type { Raster } from "../models/image/raster.ts";
 import { resize } from "../models/image/resample.ts";
+import { readTrainingState } from "../dino/checkpoint.ts";
+import { defaultConfig } from "../dino/config.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import {
   type AttentionMaps,
@@ -43,7 +45,7 @@ const fields = {
   query: text("cls", "who looks: cls, or a place x,y in shares of width and height, such as 0.5,0.3"),
   meanOnly: boolean(false, "only the mean over heads, one picture an image: the frames of an attention video"),
   masks: text(null, "folder of foreground masks with the images' names: scores the heads against them"),
-  randomBaseline: boolean(false, "with --masks: the scores of a network of random weights too"),
+  randomBaseline: boolean(false, "with --masks: the scores of random weights too; of a run, those it began with"),
   limit: integer(null, "use the first N images only", { min: 1, unit: "images" }),
 };
 type Flags = Values<typeof fields>;
@@ -72,6 +74,9 @@ export const command: EvaluationCommand<typeof fields> = {
   },
   async evaluate(context, flags) {
     const { sources: { data, masks } } = context;
+    if (flags.imageSize < context.backbone.patchSize) {
+      throw new RangeError(`--image-size ${flags.imageSize}: is smaller than a patch of ${context.backbone.patchSize}`);
+    }
     const encoder = new ImageEncoder(context.backend, context.parameters, context.backbone);
     const truths = masks && placesByName(masks);
     const missing = truths &&
@@ -117,6 +122,8 @@ export const command: EvaluationCommand<typeof fields> = {
 interface Looked {
   /** The image as the network saw it. */
   readonly image: Raster;
+  /** As it is in its file. */
+  readonly original: Raster;
   readonly maps: AttentionMaps;
 }
 
@@ -133,7 +140,6 @@ async function look(
     ? fitShorterSide(original, side, backbone.patchSize)
     : cropToPatches(resize(original, side, side, "bilinear"), backbone.patchSize);
   const { height, width } = image;
-  if (height === 0 || width === 0) throw new RangeError(`--image-size ${side} is smaller than a patch`);
   const gridHeight = height / backbone.patchSize, gridWidth = width / backbone.patchSize;
   const place = placeOf(flags.query);
   const token = place
@@ -143,7 +149,7 @@ async function look(
   const { attention } = await encoder.encode(normalizedPlanes(image, normalization), 1, height, width, {
     attentionOf: token,
   });
-  return { image, maps: attentionMaps(attention!, backbone.numHeads, gridHeight, gridWidth) };
+  return { image, original, maps: attentionMaps(attention!, backbone.numHeads, gridHeight, gridWidth) };
 }
 
 async function draw(folder: string, flags: Flags, id: string, { image, maps }: Looked, patch: number): Promise<void> {
@@ -170,7 +176,7 @@ async function draw(folder: string, flags: Flags, id: string, { image, maps }: L
   await save(join(name, "heads.png"), besideEachOther([image, headsFigure(image, full, masks, heads)]));
 }
 
-/** The same scores of the same architecture before any training. */
+/** The same scores of the network before any training: for a run the very weights it began with. */
 async function scoreRandom(
   context: EvaluationContext,
   flags: Flags,
@@ -178,7 +184,9 @@ async function scoreRandom(
 ): Promise<ReturnType<typeof summarize>> {
   const { backend, backbone, sources: { data, masks } } = context;
   const head = headConfig({ inDim: backbone.embedDim, outDim: 2 });
-  const drawn = initialParameters({ backbone, head }, 0);
+  const run = await readTrainingState(context.weightsPath).catch(() => undefined);
+  const { seed, initStd } = run?.config ?? defaultConfig();
+  const drawn = initialParameters({ backbone, head }, seed, initStd);
   const parameters = new Map(
     vitShapes(backbone).map(([name, shape]) => {
       const t = tensor(name, shape, "param");
@@ -208,11 +216,15 @@ interface ImageScore {
 async function score(
   flags: Flags,
   id: string,
-  { maps }: Looked,
+  { maps, original }: Looked,
   masks: PixelSource,
   index: number,
 ): Promise<ImageScore> {
   const truth = await readRaster(masks, index);
+  if (truth.height !== original.height || truth.width !== original.width) {
+    const sizes = `${truth.width} × ${truth.height}, its image ${original.width} × ${original.height}`;
+    throw new RangeError(`${masks.id(index)}: this mask is ${sizes}`);
+  }
   const labels = labelsOfMask(truth, masks.id(index)).map((label) => label ? 1 : 0);
   const { gridHeight, gridWidth, heads } = maps;
   const pixels = labels.length;

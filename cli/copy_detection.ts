@@ -51,7 +51,7 @@ export const command: EvaluationCommand<typeof fields> = {
   },
   async evaluate(context, flags) {
     const { backend, backbone, sources } = context;
-    const side = checkCropSize(flags.imsize, backbone);
+    const side = checkCropSize(flags.imsize, backbone, undefined, "--imsize");
     const kind = flags.descriptor;
     let dim = descriptorWidth(backbone.embedDim, kind);
     const blocks = blocksOf(sources.data);

@@ -14,6 +14,7 @@ import { type FlagGroup, parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
 import { checkedBinary, launch } from "./launch.ts";
 import type { DeviceChoice, EvaluationJob } from "./messages.ts";
+import { refuseMissingFolder } from "./output_folder.ts";
 import { Progress } from "./progress.ts";
 import { headsFields, weightsPath } from "./weights_path.ts";
 
@@ -35,7 +36,6 @@ const device = {
   backend: deviceFields.backend,
   adapter: deviceFields.adapter,
   threads: deviceFields.threads,
-  precision: deviceFields.precision,
   checked: boolean(false, "keep WebAssembly's bounds checks"),
 };
 
@@ -43,6 +43,9 @@ const output = {
   json: boolean(false, "print the result as JSON"),
   quiet: boolean(false, "print the result only"),
 };
+
+/** Flags that name files to be written, where they have an extension. */
+const FILE_FLAGS = ["out", "sheet", "plot"];
 
 const COMMON = { ...weightsFields, ...imageFields, ...device, ...output };
 
@@ -133,16 +136,20 @@ async function run<F extends Readonly<Record<string, Field>>>(
   const temporary = await Deno.makeTempDir({ prefix: `denodino-${command.name}-` });
   try {
     const cache = flags.cacheDir ?? temporary;
+    for (const key of FILE_FLAGS) {
+      const file = (flags as Record<string, unknown>)[key];
+      if (typeof file === "string" && /\.\w+$/.test(file)) await refuseMissingFolder(`--${key}`, file);
+    }
     const extra = await command.prepare?.(flags, temporary) ?? null;
     const requests = command.sources(flags, extra);
     const sources = await openSources(requests, join(cache, "images"), temporary, flags, progress);
     if (sources === undefined) return EXIT_INTERRUPTED;
-    const { backend, adapter, threads, precision, network, numHeads = null } = flags;
+    const { backend, adapter, threads, network, numHeads = null } = flags;
     return await compute(
       {
         command: "evaluation",
         name: command.name,
-        device: { backend, adapter, threads, precision },
+        device: { backend, adapter, threads },
         weights,
         network: network ?? "teacher",
         numHeads,

@@ -10,6 +10,7 @@ import { IMAGENET_NORMALIZATION } from "../models/graph/ops/augment.ts";
 import { openBackend } from "./backend.ts";
 import { checkCropSize } from "./crop_size.ts";
 import type { ComputeContext } from "./compute.ts";
+import { refuseForeignClasses } from "./labelled_halves.ts";
 import type { KnnJob } from "./messages.ts";
 import { givenHeads } from "./weights_path.ts";
 
@@ -33,6 +34,7 @@ export async function runKnnJob(job: KnnJob, { tell, signal }: ComputeContext): 
         : `${data.name}: has no labels: name a folder with a subfolder for each class`,
     );
   }
+  refuseForeignClasses(split);
   const { backend, reason } = await openBackend(job.device);
   try {
     tell({ type: "backend", name: backend.name, description: backend.description, reason });

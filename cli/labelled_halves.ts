@@ -14,18 +14,24 @@ export function labelledSources(
   return sources;
 }
 
-/** Images to learn from and images to test on. Throws {RangeError} when nothing is labelled. */
+/** Images to learn from and images to test on. Throws {RangeError} when nothing is labelled, or a test image is of no known class. */
 export function labelledSplit(sources: Readonly<Record<string, PixelSource>>, seed: number): EvaluationSplit {
   const split = evaluationSplit(sources.data, sources.val, seed);
   if (!split) {
     throw new RangeError(`${sources.data.name}: has no labels: name a folder with a subfolder for each class`);
   }
+  refuseForeignClasses(split);
   return split;
 }
 
-/** How many classes a classifier of the training images has. Throws {RangeError} when a test image is of none of them. */
-export function classCount({ train, test }: EvaluationSplit): number {
-  const classes = train.source.classNames?.length ?? 1 + train.labels.reduce((a, b) => Math.max(a, b), 0);
+/** How many classes a classifier of the training images has. */
+export function classCount({ train }: EvaluationSplit): number {
+  return train.source.classNames?.length ?? 1 + train.labels.reduce((a, b) => Math.max(a, b), 0);
+}
+
+/** A test image of a class without training images can only be wrong. Throws {RangeError} naming the first. */
+export function refuseForeignClasses(split: EvaluationSplit): void {
+  const { train, test } = split, classes = classCount(split);
   const foreign = test.labels.findIndex((label) => label >= classes);
   if (foreign >= 0) {
     throw new RangeError(
@@ -33,5 +39,4 @@ export function classCount({ train, test }: EvaluationSplit): number {
         "images of: give both halves the same classes",
     );
   }
-  return classes;
 }

@@ -1,4 +1,6 @@
-// A folder of results that appears whole or not at all.
+// A folder of results that appears whole or not at all; files that could not be written are refused early.
+
+import { dirname } from "node:path";
 
 /** Refuses a folder that holds something already. @throws {RangeError} naming it */
 export async function refuseUsedFolder(out: string): Promise<void> {
@@ -31,4 +33,11 @@ export async function writeFolder<T>(out: string, fill: (folder: string) => Prom
     await Deno.remove(part, { recursive: true }).catch(() => {});
     throw error;
   }
+}
+
+/** Refuses a file in a folder that is not there, before anything is computed for it. @throws {RangeError} naming both */
+export async function refuseMissingFolder(flag: string, file: string): Promise<void> {
+  const folder = dirname(file);
+  const stat = await Deno.stat(folder).catch(() => undefined);
+  if (!stat?.isDirectory) throw new RangeError(`${flag} ${file}: there is no folder ${folder}: make it first`);
 }

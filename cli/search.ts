@@ -67,7 +67,7 @@ export const command: EvaluationCommand<typeof fields> = {
     if (queries.length > 1 && !queries.every(isImageName)) {
       throw new RangeError(`query ${queries.find((query) => !isImageName(query))}: name images, or one folder of them`);
     }
-    const files = queries.every(isImageName) ? queries.map((query) => Deno.realPathSync(query)) : undefined;
+    const files = queries.every(isImageName) ? queries.map(realPath) : undefined;
     sources.queries = { path: queries[0], files, strict: true };
     return sources;
   },
@@ -138,6 +138,14 @@ export const command: EvaluationCommand<typeof fields> = {
     return { value, lines };
   },
 };
+
+function realPath(query: string): string {
+  try {
+    return Deno.realPathSync(query);
+  } catch (error) {
+    throw error instanceof Deno.errors.NotFound ? new RangeError(`${query}: no such image`) : error;
+  }
+}
 
 async function build(
   context: EvaluationContext,
