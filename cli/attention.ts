@@ -4,7 +4,8 @@ import { basename, join } from "node:path";
 import { headConfig } from "../models/dino_head.ts";
 import { tensor } from "../models/graph/tensor.ts";
 import { initialParameters } from "../models/init.ts";
-import { vitShapes } from "../models/vit.ts";
+import { requireVit } from "../models/backbone.ts";
+import { type VitConfig, vitShapes } from "../models/vit.ts";
 import { resizeMaskNearest } from "../models/image/host_resize.ts";
 import type { Raster } from "../models/image/raster.ts";
 import { resize } from "../models/image/resample.ts";
@@ -73,11 +74,13 @@ export const command: EvaluationCommand<typeof fields> = {
     return await framesOf(data, temporary);
   },
   async evaluate(context, flags) {
-    const { sources: { data, masks } } = context;
-    if (flags.imageSize < context.backbone.patchSize) {
-      throw new RangeError(`--image-size ${flags.imageSize}: is smaller than a patch of ${context.backbone.patchSize}`);
+    const { sources: { data, masks }, backbone } = context;
+    requireVit(backbone, "attention maps");
+    if (flags.imageSize < backbone.patchSize) {
+      throw new RangeError(`--image-size ${flags.imageSize}: is smaller than a patch of ${backbone.patchSize}`);
     }
-    const encoder = new ImageEncoder(context.backend, context.parameters, context.backbone);
+    const looking = { ...context, backbone };
+    const encoder = new ImageEncoder(context.backend, context.parameters, backbone);
     const truths = masks && placesByName(masks);
     const missing = truths &&
       Array.from({ length: data.length }, (_, i) => data.id(i)).find((id) => !truths.has(stem(id)));
@@ -85,8 +88,8 @@ export const command: EvaluationCommand<typeof fields> = {
     const scores: ImageScore[] = [];
     const all = async (folder?: string) => {
       for (let i = 0; i < data.length; i++) {
-        const looked = await look(context, flags, encoder, data, i);
-        if (folder !== undefined) await draw(folder, flags, data.id(i), looked, context.backbone.patchSize);
+        const looked = await look(looking, flags, encoder, data, i);
+        if (folder !== undefined) await draw(folder, flags, data.id(i), looked, backbone.patchSize);
         if (truths) scores.push(await score(flags, data.id(i), looked, masks, truths.get(stem(data.id(i)))!));
         context.progress("images", i + 1, data.length);
       }
@@ -94,10 +97,10 @@ export const command: EvaluationCommand<typeof fields> = {
     if (flags.out === null) await all();
     else await writeFolder(flags.out, all);
     encoder.dispose();
-    const baseline = flags.randomBaseline ? await scoreRandom(context, flags, truths!) : undefined;
+    const baseline = flags.randomBaseline ? await scoreRandom(looking, flags, truths!) : undefined;
     const lines = flags.out === null ? [] : [`${flags.out}: pictures of ${data.length} images`];
     if (scores.length === 0) return { value: { out: flags.out, images: data.length }, lines };
-    const summary = summarize(scores, context.backbone.numHeads);
+    const summary = summarize(scores, backbone.numHeads);
     const percent = (v: number) => (100 * v).toFixed(1);
     return {
       value: { out: flags.out, images: data.length, threshold: flags.threshold, ...summary, baseline, scores },
@@ -119,6 +122,8 @@ export const command: EvaluationCommand<typeof fields> = {
   },
 };
 
+type LookingContext = EvaluationContext & { readonly backbone: VitConfig };
+
 interface Looked {
   /** The image as the network saw it. */
   readonly image: Raster;
@@ -128,7 +133,7 @@ interface Looked {
 }
 
 async function look(
-  { normalization, backbone }: EvaluationContext,
+  { normalization, backbone }: LookingContext,
   flags: Flags,
   encoder: ImageEncoder,
   source: PixelSource,
@@ -178,7 +183,7 @@ async function draw(folder: string, flags: Flags, id: string, { image, maps }: L
 
 /** The same scores of the network before any training: for a run the very weights it began with. */
 async function scoreRandom(
-  context: EvaluationContext,
+  context: LookingContext,
   flags: Flags,
   truths: ReadonlyMap<string, number>,
 ): Promise<ReturnType<typeof summarize>> {

@@ -1,5 +1,6 @@
 // `dino features`: writes features of images to a safetensors, npy or npz file; runs directly too.
 
+import { cropMultiple } from "../models/backbone.ts";
 import type { Raster } from "../models/image/raster.ts";
 import { writeTextAtomically } from "../models/weights/atomic_file.ts";
 import { writeNpy, writeNpz } from "../models/weights/npy.ts";
@@ -134,7 +135,7 @@ async function encodeEach(context: EvaluationContext, flags: Flags): Promise<Row
   const rows: Float32Array[] = [];
   for (let i = 0; i < count; i++) {
     const image = await readRaster(data, i);
-    const fitted = flags.keepAspect ? fitShorterSide(image, side, backbone.patchSize) : crop(image);
+    const fitted = flags.keepAspect ? fitShorterSide(image, side, cropMultiple(backbone)) : crop(image);
     const planes = normalizedPlanes(fitted, normalization);
     const scales = flags.multiscale ? RETRIEVAL_SCALES : [1];
     const found: Float32Array[] = [];

@@ -1,5 +1,7 @@
 // `dino throughput`: images a second and memory over architectures and patch sizes; runs directly too.
 
+import type { BackboneConfig } from "../models/backbone.ts";
+import { RESNET_SIZES, resnetConfig } from "../models/resnet.ts";
 import { VIT_SIZES, vitConfig } from "../models/vit.ts";
 import { writeTextAtomically } from "../models/weights/atomic_file.ts";
 import { measureThroughput, type Throughput } from "../dino/eval/throughput.ts";
@@ -21,7 +23,8 @@ const fields = {
 /** A row of the table. */
 export interface ThroughputRow extends Throughput {
   readonly arch: string;
-  readonly patchSize: number;
+  /** Null for networks without patches. */
+  readonly patchSize: number | null;
 }
 
 /** The command. */
@@ -43,13 +46,13 @@ export const command: EvaluationCommand<typeof fields> = {
   async evaluate({ backend, signal, progress, notice }, flags) {
     const rows: ThroughputRow[] = [];
     const archs = architectures(flags.arch);
+    const total = archs.reduce((sum, arch) => sum + variants(arch, flags.patchSizes, flags.imageSize).length, 0);
     for (const arch of archs) {
-      for (const patchSize of flags.patchSizes) {
-        const { imageSize, batchSize: batch, seconds } = flags;
-        const config = vitConfig({ ...VIT_SIZES[arch], patchSize, imageSize });
+      const { imageSize, batchSize: batch, seconds } = flags;
+      for (const { patchSize, config } of variants(arch, flags.patchSizes, imageSize)) {
         const measured = await measureThroughput(backend, config, { imageSize, batch, seconds, signal });
         rows.push({ arch, patchSize, ...measured });
-        progress("architectures", rows.length, archs.length * flags.patchSizes.length);
+        progress("architectures", rows.length, total);
       }
     }
     notice(`batch of ${flags.batchSize}, images of ${flags.imageSize} pixels, on ${backend.description}`);
@@ -60,7 +63,9 @@ export const command: EvaluationCommand<typeof fields> = {
       lines: [
         "architecture    patch  parameters  tokens  GFLOP  images/s  GFLOP/s     memory",
         ...rows.map((r) =>
-          `${r.arch.padEnd(14)}${cell(String(r.patchSize), 7)}${cell(`${(r.parameters / 1e6).toFixed(1)} M`, 12)}` +
+          `${r.arch.padEnd(14)}${cell(String(r.patchSize ?? "-"), 7)}${
+            cell(`${(r.parameters / 1e6).toFixed(1)} M`, 12)
+          }` +
           `${cell(String(r.tokens), 8)}${cell(r.gflops.toFixed(1), 7)}${cell(r.imagesPerSecond.toFixed(1), 10)}` +
           `${cell((r.gflops * r.imagesPerSecond).toFixed(0), 9)}${cell(formatBytes(r.peakBytes), 11)}`
         ),
@@ -70,14 +75,27 @@ export const command: EvaluationCommand<typeof fields> = {
   },
 };
 
-function architectures(text: string): (keyof typeof VIT_SIZES)[] {
+function architectures(text: string): string[] {
   return text.split(",").map((part) => {
     const name = part.trim().replace(/^deit_/, "vit_");
-    if (!Object.hasOwn(VIT_SIZES, name)) {
-      throw new RangeError(`--arch ${part}: is not one of ${Object.keys(VIT_SIZES).join(", ")}`);
-    }
-    return name as keyof typeof VIT_SIZES;
+    const known = { ...VIT_SIZES, ...RESNET_SIZES };
+    if (Object.hasOwn(known, name)) return name;
+    throw new RangeError(`--arch ${part}: is not one of ${Object.keys(known).join(", ")}`);
   });
+}
+
+/** What is measured of an architecture: each patch size, or the one network that has no patches. */
+function variants(
+  arch: string,
+  patchSizes: readonly number[],
+  imageSize: number,
+): { patchSize: number | null; config: BackboneConfig }[] {
+  if (Object.hasOwn(RESNET_SIZES, arch)) {
+    const size = RESNET_SIZES[arch as keyof typeof RESNET_SIZES];
+    return [{ patchSize: null, config: resnetConfig({ ...size, imageSize }) }];
+  }
+  const size = VIT_SIZES[arch as keyof typeof VIT_SIZES];
+  return patchSizes.map((patchSize) => ({ patchSize, config: vitConfig({ ...size, patchSize, imageSize }) }));
 }
 
 /** Runs the command; returns its exit status. */

@@ -2,6 +2,7 @@
 
 import { basename, join } from "node:path";
 import { IMAGENET_NORMALIZATION, type Normalization } from "../models/graph/ops/augment.ts";
+import { requireVit } from "../models/backbone.ts";
 import { resizeMaskNearest } from "../models/image/host_resize.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import { isImageName } from "../dino/data/decode.ts";
@@ -81,6 +82,7 @@ export const command: EvaluationCommand<typeof fields> = {
   },
   async evaluate(context, flags) {
     const { sequences } = context.extra as Found;
+    requireVit(context.backbone, "patches to carry masks by");
     const encoder = new ImageEncoder(context.backend, context.parameters, context.backbone);
     const scores = await writeFolder(flags.out!, async (folder) => {
       const all: ObjectScore[] = [];
@@ -128,6 +130,7 @@ async function segment(
   sequence: Sequence,
   folder: string,
 ): Promise<ObjectScore[]> {
+  requireVit(backbone, "patches to carry masks by");
   const { patchSize: patch, embedDim: dim } = backbone;
   const first = await readRaster(sources.frames, sequence.frames[0]);
   const { height, width } = first;

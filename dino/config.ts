@@ -1,5 +1,6 @@
 // Every hyperparameter of a DINO run, once: the defaults are the reference's, the type and the flags follow.
 
+import { RESNET_SIZES } from "../models/resnet.ts";
 import { boolean, choice, type Field, integer, integers, number, numbers, text } from "./field.ts";
 
 const fraction = { min: 0, max: 1 };
@@ -31,12 +32,19 @@ export const dataFields = {
 /** The network. */
 export const modelFields = {
   arch: choice(
-    ["vit_tiny", "vit_small", "vit_base", "vit_large", "deit_tiny", "deit_small", "deit_base"],
+    [
+      ...["vit_tiny", "vit_small", "vit_base", "vit_large", "deit_tiny", "deit_small", "deit_base"] as const,
+      ...Object.keys(RESNET_SIZES) as (keyof typeof RESNET_SIZES)[],
+    ],
     "vit_small",
-    "width and heads: tiny 192/3, small 384/6, base 768/12, large 1024/16; the deit names are the same networks",
+    "width/heads: tiny 192/3, small 384/6, base 768/12, large 1024/16 (deit: the same); ResNets under torchvision's names",
   ),
   patchSize: integer(16, "side of a patch; smaller is better and slower", { ...count, unit: "pixels" }),
-  embedDim: integer(null, "width instead of the arch's", count),
+  embedDim: integer(
+    null,
+    "width instead of the arch's; of a ResNet's features, and of all before them in proportion",
+    count,
+  ),
   depth: integer(null, "blocks instead of the arch's 12, or 24 of vit_large", count),
   numHeads: integer(null, "attention heads instead of the arch's", count),
   registers: integer(

@@ -1,5 +1,6 @@
 // A configuration from JSON, checked value by value, value against value, and against the images it will train on.
 
+import { RESNET_SIZES, resnetConfig } from "../models/resnet.ts";
 import { VIT_SIZES } from "../models/vit.ts";
 import { type Config, configFields, defaultConfig, refusedFlags } from "./config.ts";
 import { checkField, type Field, flagOf } from "./field.ts";
@@ -36,7 +37,17 @@ export function configFromJson(json: unknown, base: Config = defaultConfig()): C
   return config as Config;
 }
 
-/** Width, blocks and heads of the network a configuration names. */
+/** Whether an arch is a ResNet, which has no patches, heads or MLPs to speak of. */
+export function isResnet(arch: string): arch is keyof typeof RESNET_SIZES {
+  return Object.hasOwn(RESNET_SIZES, arch);
+}
+
+/** What the sides of crops must be multiples of. */
+function sideStep({ arch, patchSize }: Config): number {
+  return isResnet(arch) ? 1 : patchSize;
+}
+
+/** Width, blocks and heads of the Vision Transformer a configuration names. */
 export interface Architecture {
   /** Width. */
   readonly embedDim: number;
@@ -93,7 +104,7 @@ const REFERENCE_LOCAL = 96;
  * @param notices receives a sentence for every choice that departs from the defaults
  */
 export function fitConfig(config: Config, facts: ImageFacts, notices: string[] = []): FittedConfig {
-  const patch = config.patchSize;
+  const patch = sideStep(config);
   let { globalCropSize, localCropSize } = config;
   if (globalCropSize === null) {
     const side = Math.min(REFERENCE_GLOBAL, facts.shorterSide);
@@ -148,6 +159,16 @@ export function checkConfig(config: FittedConfig, facts?: ImageFacts): string[] 
 }
 
 function checkModel(config: FittedConfig): void {
+  if (isResnet(config.arch)) checkResnet(config);
+  else checkVit(config);
+  if (config.useFp16) {
+    throw new RangeError(
+      "--use-fp16 true: mixed precision is --precision f16 here, on --backend webgpu: use that, or leave it out",
+    );
+  }
+}
+
+function checkVit(config: FittedConfig): void {
   const { embedDim } = architectureOf(config);
   if (!Number.isInteger(embedDim * config.mlpRatio)) {
     throw new RangeError(
@@ -165,9 +186,30 @@ function checkModel(config: FittedConfig): void {
         `use --${view}-crop-size ${below || config.patchSize}, or another --patch-size`,
     );
   }
-  if (config.useFp16) {
+}
+
+function checkResnet(config: FittedConfig): void {
+  const { basePlanes, embedDim } = resnetConfig(RESNET_SIZES[config.arch as keyof typeof RESNET_SIZES]);
+  const perPlane = embedDim / basePlanes;
+  if (config.embedDim !== null && config.embedDim % perPlane !== 0) {
     throw new RangeError(
-      "--use-fp16 true: mixed precision is --precision f16 here, on --backend webgpu: use that, or leave it out",
+      `--embed-dim ${config.embedDim}: the features of ${config.arch} are a multiple of ${perPlane} wide: use ${
+        perPlane * Math.max(1, Math.round(config.embedDim / perPlane))
+      }`,
+    );
+  }
+  for (const key of ["depth", "numHeads"] as const) {
+    if (config[key] === null) continue;
+    throw new RangeError(
+      `--${flagOf(key)} ${config[key]}: ${config.arch} has its own: leave it out, or choose a vit arch`,
+    );
+  }
+  if (config.registers > 0) {
+    throw new RangeError(`--registers ${config.registers}: ${config.arch} has no tokens: leave it out`);
+  }
+  if (config.batchSize / config.accumulate < 2) {
+    throw new RangeError(
+      `--batch-size ${config.batchSize} in --accumulate ${config.accumulate} parts: batch norm needs 2 images at once or more`,
     );
   }
 }
@@ -227,10 +269,34 @@ function checkCrops(config: FittedConfig): void {
 /** Patches on a side below which a transformer has little to attend to. */
 const FEW_PATCHES = 4;
 
+/** Pixels that the last stage of a ResNet makes one of. */
+const RESNET_STRIDE = 32;
+
+function unusualResnet(config: FittedConfig): string[] {
+  const { arch, accumulate, globalCropSize, localCropSize, localCropsNumber, dropPathRate } = config;
+  const notices: string[] = [];
+  if (accumulate > 1) {
+    notices.push(
+      `--accumulate ${accumulate}: batch norms see each part by itself, so the update is not that of the whole batch at once`,
+    );
+  }
+  const least = localCropsNumber > 0 ? Math.min(globalCropSize, localCropSize) : globalCropSize;
+  if (least <= RESNET_STRIDE) {
+    notices.push(
+      `crops of ${least} pixels are one pixel behind the last stage of ${arch}: larger ones would show more`,
+    );
+  }
+  if (dropPathRate !== fields.dropPathRate.default) {
+    notices.push(`--drop-path-rate ${dropPathRate}: ${arch} drops nothing, as torchvision's`);
+  }
+  return notices;
+}
+
 function unusual(config: FittedConfig): string[] {
   const notices: string[] = [];
   const grid = config.globalCropSize / config.patchSize;
-  if (grid < FEW_PATCHES) {
+  if (isResnet(config.arch)) notices.push(...unusualResnet(config));
+  else if (grid < FEW_PATCHES) {
     notices.push(
       `a crop of ${config.globalCropSize} pixels has only ${grid}×${grid} patches of ${config.patchSize}: ` +
         `--patch-size ${largestDivisor(config.globalCropSize, config.globalCropSize / 6)} would show more`,

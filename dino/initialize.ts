@@ -63,8 +63,12 @@ async function takeWeights(path: string, state: DinoState, parameters: Map<strin
       `--init ${path}: is of another architecture: ${shown}: choose --arch, --patch-size and sizes to match`,
     );
   }
-  const all = state.student.segments.filter(({ name }) => name.startsWith("head.")).length;
+  const all = [...state.student.segments, ...state.studentBuffers.segments]
+    .filter(({ name }) => name.startsWith("head.")).length;
   if (heads === all) return [`weights of ${path}: backbone and head`];
-  for (const [name, value] of drawn) if (name.startsWith("head.")) parameters.set(name, value); // half a head is none
+  for (const name of [...parameters.keys()].filter((name) => name.startsWith("head."))) { // half a head is none
+    if (drawn.has(name)) parameters.set(name, drawn.get(name)!);
+    else parameters.delete(name);
+  }
   return [`weights of ${path}: the backbone; the head begins anew`];
 }

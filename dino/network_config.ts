@@ -3,8 +3,9 @@
 import type { BackboneConfig } from "../models/backbone.ts";
 import { headConfig } from "../models/dino_head.ts";
 import type { NetworkConfig } from "../models/dino_network.ts";
+import { RESNET_SIZES, resnetConfig } from "../models/resnet.ts";
 import { vitConfig } from "../models/vit.ts";
-import { architectureOf, type FittedConfig } from "./config_check.ts";
+import { architectureOf, type FittedConfig, isResnet } from "./config_check.ts";
 
 /** The student's and teacher's architecture. */
 export function networkOf(config: FittedConfig): NetworkConfig {
@@ -23,6 +24,11 @@ export function networkOf(config: FittedConfig): NetworkConfig {
 
 /** The network whose features are wanted. */
 export function backboneOf(config: FittedConfig): BackboneConfig {
+  if (isResnet(config.arch)) {
+    const usual = resnetConfig(RESNET_SIZES[config.arch]),
+      narrower = (config.embedDim ?? usual.embedDim) / usual.embedDim;
+    return resnetConfig({ ...usual, basePlanes: usual.basePlanes * narrower, imageSize: config.globalCropSize });
+  }
   const { patchSize, mlpRatio, layerNormEps, registers, globalCropSize: imageSize } = config;
   const extras = registers > 0 ? { registers } : {};
   return vitConfig({ ...architectureOf(config), patchSize, mlpRatio, layerNormEps, imageSize, ...extras });

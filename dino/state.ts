@@ -31,6 +31,10 @@ export class DinoState {
   readonly studentBuffers: Arena;
   /** The teacher's. */
   readonly teacherBuffers: Arena;
+  /** Where an update moves {@link studentBuffers}; they follow only if it turns out to be finite. */
+  readonly studentMoving: Arena;
+  /** The same of {@link teacherBuffers}. */
+  readonly teacherMoving: Arena;
   /** [K], subtracted from the teacher's logits. */
   readonly center: Tensor;
   /** [K], sum of the teacher's logits over the rows of one update. */
@@ -60,6 +64,8 @@ export class DinoState {
     this.second = method === "adamw" ? new Arena("second", segments, "state") : undefined;
     this.studentBuffers = new Arena("studentBuffer", buffers, "state");
     this.teacherBuffers = new Arena("teacherBuffer", buffers, "state");
+    this.studentMoving = new Arena("studentMoving", buffers, "state");
+    this.teacherMoving = new Arena("teacherMoving", buffers, "state");
     this.center = tensor("center", [K], "state");
     this.centerSum = tensor("centerSum", [K], "state");
     this.groups = tensor("groups", [PARAMETER_GROUPS, GROUP_COLUMNS], "input");
@@ -80,6 +86,21 @@ export class DinoState {
 
   /** Parameters and buffers of the teacher by name. */
   readonly teacherParameters: Parameters = (name) => this.teacherBuffers.tensors.get(name) ?? this.teacher.get(name);
+
+  /** What the student's passes of an update read and move. */
+  readonly studentInUpdate: Parameters = (name) => this.studentMoving.tensors.get(name) ?? this.student.get(name);
+
+  /** What the teacher's do. */
+  readonly teacherInUpdate: Parameters = (name) => this.teacherMoving.tensors.get(name) ?? this.teacher.get(name);
+
+  /** Running statistics and where an update moves them; none without batch norm. */
+  runningStatistics(): { kept: Tensor; moving: Tensor }[] {
+    if (this.studentBuffers.segments.length === 0) return [];
+    return [
+      { kept: this.studentBuffers.flat, moving: this.studentMoving.flat },
+      { kept: this.teacherBuffers.flat, moving: this.teacherMoving.flat },
+    ];
+  }
 
   /** Pairs (parameter, gradient buffer) of everything that is trained. */
   trained(): [Tensor, Tensor][] {

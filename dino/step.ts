@@ -1,11 +1,12 @@
 // One update of DINO, top to bottom: Algorithm 1 of the paper, with multi-crop.
 import { differentiate } from "../models/graph/autodiff.ts";
 import { Program } from "../models/graph/program.ts";
-import { emitColumnSum, emitSum } from "../models/graph/ops/elementwise.ts";
+import { emitColumnSum, emitCopy, emitSum } from "../models/graph/ops/elementwise.ts";
 import { centeredSoftmax, dinoLoss, lossTerms } from "../models/graph/ops/dino_loss.ts";
 import { gradientNorms, optimizerUpdate } from "../models/graph/ops/optimizer.ts";
 import type { PatchGroup } from "../models/backbone.ts";
 import { multiCrop } from "../models/dino_network.ts";
+import { tensor } from "../models/graph/tensor.ts";
 import type { DinoState } from "./state.ts";
 
 /** What is fixed for the whole run. */
@@ -66,15 +67,16 @@ export function stepPrograms(state: DinoState, c: StepConfig, crops: CropSource)
 function gradientsOfPart(state: DinoState, c: StepConfig, crops: CropSource, first: boolean): Program {
   const p = new Program(first ? "step" : "step (next part)");
   const { teacher: globalViews, student: allViews } = crops(p);
+  if (first) { for (const { kept, moving } of state.runningStatistics()) emitCopy(p, kept, moving); }
   const scale = 1 / (lossTerms(c.globals, c.views) * c.images * c.accumulate); // mean over pairs, then over images
 
   // t1, t2 = gt(x1), gt(x2), with no gradient
-  const t = multiCrop(p, state.teacherParameters, state.network, globalViews).logits; // [G·B, K]
+  const t = multiCrop(p, state.teacherInUpdate, state.network, globalViews).logits; // [G·B, K]
   emitColumnSum(p, t, { tensor: state.centerSum, accumulate: !first });
   const { probs, entropy } = centeredSoftmax(p, t, state.center, state.scalars.get("teacherTemp"));
 
   // s1, s2, … = gs(x1), gs(x2), …
-  const s = multiCrop(p, state.studentParameters, state.network, allViews).logits; // [V·B, K]
+  const s = multiCrop(p, state.studentInUpdate, state.network, allViews).logits; // [V·B, K]
 
   // loss = mean over pairs of H(t, s) between different views
   const { dlogits, losses } = dinoLoss(p, s, probs, {
@@ -93,7 +95,10 @@ function gradientsOfPart(state: DinoState, c: StepConfig, crops: CropSource, fir
   return p;
 }
 
-/** update(gs), gt ← λ·gt + (1 − λ)·gs, C ← m·C + (1 − m)·mean(t). A non-finite loss or gradient freezes all three. */
+/**
+ * update(gs), gt ← λ·gt + (1 − λ)·gs, C ← m·C + (1 − m)·mean(t), and the running statistics each network's passes moved:
+ * the teacher has its own, which no average follows. A non-finite loss or gradient freezes all of them.
+ */
 function emitUpdate(p: Program, state: DinoState, c: StepConfig): Program {
   const frozen = state.metrics.get("frozen");
   gradientNorms(p, state.gradients.flat, state.student.flat, state.segments, state.norms);
@@ -124,6 +129,10 @@ function emitUpdate(p: Program, state: DinoState, c: StepConfig): Program {
     out: { center: state.center },
     attrs: { momentum: c.centerMomentum, rows: c.globals * c.images * c.accumulate },
   });
+  for (const { kept, moving } of state.runningStatistics()) {
+    const momentum = tensor("nothing kept", [1], "constant", "f32", Float32Array.of(0));
+    p.emit({ kind: "ema", in: { source: moving, target: kept, momentum, frozen }, out: { target: kept }, attrs: {} });
+  }
   p.emit({
     kind: "record",
     in: { values: state.metrics.flat, row: state.scalars.get("ringRow") },

@@ -2,10 +2,26 @@
 import { gatherRows } from "./graph/ops/tokens.ts";
 import type { Program } from "./graph/program.ts";
 import type { Tensor } from "./graph/tensor.ts";
+import { resnet, resnetBlockOf, resnetBufferShapes, type ResnetConfig, resnetShapes } from "./resnet.ts";
 import { finalNorm, type Parameters, type PatchBatch, vit, type VitConfig, vitShapes } from "./vit.ts";
 
 /** Any backbone. A Vision Transformer has no `family`; the others name theirs. */
-export type BackboneConfig = VitConfig;
+export type BackboneConfig = VitConfig | ResnetConfig;
+
+function isResnet(c: BackboneConfig): c is ResnetConfig {
+  return "family" in c && c.family === "resnet";
+}
+
+/**
+ * Asserts that a backbone is a Vision Transformer.
+ *
+ * @param wanted that others cannot give, for the message
+ * @throws {TypeError} otherwise
+ */
+export function requireVit(c: BackboneConfig, wanted: string): asserts c is VitConfig {
+  if (!("family" in c)) return;
+  throw new TypeError(`${wanted}: to be had of Vision Transformers only, this network is a ResNet`);
+}
 
 /** Crops of one size, and which residual branches of theirs are dropped. */
 export interface PatchGroup extends PatchBatch {
@@ -21,12 +37,12 @@ export interface FeatureMode {
 
 /** Names and shapes of all parameters, in the order of the published checkpoints. */
 export function backboneShapes(c: BackboneConfig): [name: string, shape: number[]][] {
-  return vitShapes(c);
+  return isResnet(c) ? resnetShapes(c) : vitShapes(c);
 }
 
 /** Names and shapes of the running statistics of batch norms: they follow no optimizer and no EMA. None in a ViT. */
-export function backboneBufferShapes(_c: BackboneConfig): [name: string, shape: number[]][] {
-  return [];
+export function backboneBufferShapes(c: BackboneConfig): [name: string, shape: number[]][] {
+  return isResnet(c) ? resnetBufferShapes(c) : [];
 }
 
 /**
@@ -34,16 +50,17 @@ export function backboneBufferShapes(_c: BackboneConfig): [name: string, shape: 
  * convolution, to whom crops are then images with channels last.
  */
 export function inputPatch(c: BackboneConfig): number {
-  return c.patchSize;
+  return isResnet(c) ? 1 : c.patchSize;
 }
 
 /** What the sides of crops should be multiples of, in pixels. */
 export function cropMultiple(c: BackboneConfig): number {
-  return c.patchSize;
+  return isResnet(c) ? 1 : c.patchSize;
 }
 
 /** Residual branches that drop path may skip: probability by block for a rate, and how many branches each block has. */
 export function droppedBranches(c: BackboneConfig, rate: number): { probabilities: number[]; branches: number } {
+  if (isResnet(c)) return { probabilities: [], branches: 0 }; // as torchvision's
   const { depth } = c;
   const probabilities = Array.from({ length: depth }, (_, block) => depth > 1 ? rate * block / (depth - 1) : 0);
   return { probabilities, branches: 2 };
@@ -51,11 +68,12 @@ export function droppedBranches(c: BackboneConfig, rate: number): { probabilitie
 
 /** How many layers {@linkcode layerOf} tells apart between the embeddings and what follows the backbone. */
 export function layerCount(c: BackboneConfig): number {
-  return c.depth;
+  return isResnet(c) ? c.layers.reduce((sum, blocks) => sum + blocks, 0) : c.depth;
 }
 
 /** Which layer a parameter belongs to, for rates that fall from layer to layer: 0 the embeddings, layerCount + 1 what is behind all. */
 export function layerOf(c: BackboneConfig, name: string): number {
+  if (isResnet(c)) return resnetBlockOf(c, name);
   const block = /^blocks\.(\d+)\./.exec(name);
   if (block) return 1 + Number(block[1]);
   return /^(cls_token|pos_embed|register_tokens|patch_embed\.)/.test(name) ? 0 : layerCount(c) + 1;
@@ -72,8 +90,12 @@ export function backboneFeatures(
   params: Parameters,
   c: BackboneConfig,
   groups: readonly PatchGroup[],
-  _mode: FeatureMode,
+  mode: FeatureMode,
 ): Tensor {
+  if (isResnet(c)) {
+    const pooled = groups.map((group) => resnet(p, params, c, group, mode).features); // [images, embedDim]
+    return concatRows(p, pooled, c.embedDim);
+  }
   const tokens = groups.map((group) =>
     vit(p, params, c, group, { clsOnly: true, dropPath: group.dropPath }).blocks.at(-1)! // [images, D]
   );

@@ -9,19 +9,23 @@ import { type NetworkConfig, networkShapes } from "./dino_network.ts";
  * - layer and batch norms: weight 1, bias 0
  * - the patch convolution, weight and bias, and `last_layer.weight_v`: U(±1/√fan_in), as PyTorch leaves them
  * - `last_layer.weight_g`: 1
+ * - convolutions of a ResNet: N(0, 2/(channels out · window)), as torchvision draws them
  *
  * @param std 0.02 in the release
  */
 export function initialParameters(config: NetworkConfig, seed: number, std = 0.02): Map<string, Float32Array> {
   const random = new CounterRandom(seed, STREAM.initialization);
-  const { inChannels, patchSize } = config.backbone;
+  const { backbone } = config;
   const values = new Map<string, Float32Array>();
   networkShapes(config).forEach(([name, shape], i) => {
     random.restart(i);
     const value = new Float32Array(shape.reduce((a, b) => a * b, 1));
     const uniform = (fanIn: number) => random.fillUniform(value, -1 / Math.sqrt(fanIn), 1 / Math.sqrt(fanIn));
-    if (name.includes("patch_embed.proj.")) uniform(inChannels * patchSize ** 2);
-    else if (name.endsWith("last_layer.weight_v")) uniform(shape[1]);
+    if (shape.length === 4 && "family" in backbone) {
+      random.fillTruncatedNormal(value, Math.sqrt(2 / (shape[0] * shape[2] * shape[3])), -Infinity, Infinity);
+    } else if (name.includes("patch_embed.proj.") && "patchSize" in backbone) {
+      uniform(backbone.inChannels * backbone.patchSize ** 2);
+    } else if (name.endsWith("last_layer.weight_v")) uniform(shape[1]);
     else if (name.endsWith("last_layer.weight_g")) value.fill(1);
     else if (name.endsWith(".bias")) value.fill(0);
     else if (shape.length === 1) value.fill(1); // the weights of norms: everything else has more extents

@@ -23,6 +23,8 @@ export interface ResnetConfig {
   readonly inChannels: number;
   /** Width of the features: the channels of the last stage. */
   readonly embedDim: number;
+  /** Side in pixels of the square images it is made for, which evaluations take unless told otherwise; any size can be run. */
+  readonly imageSize: number;
   /** Added to variances; 1e-5. */
   readonly batchNormEps: number;
   /** Weight of a batch in the running statistics; 0.1. */
@@ -47,10 +49,11 @@ export const RESNET_SIZES = {
 
 /** Completes a configuration with torchvision's defaults. Throws {RangeError} when an extent is not a whole number above 0. */
 export function resnetConfig(
-  { block, layers, basePlanes = 64, innerWidth = 1, inChannels = 3, batchNormEps = 1e-5, batchNormMomentum = 0.1 }:
-    & Pick<ResnetConfig, "block" | "layers">
-    & Partial<ResnetConfig>,
+  config: Pick<ResnetConfig, "block" | "layers"> & Partial<ResnetConfig>,
 ): ResnetConfig {
+  const { block, layers } = config;
+  const { basePlanes = 64, innerWidth = 1, inChannels = 3, imageSize = 224 } = config;
+  const { batchNormEps = 1e-5, batchNormMomentum = 0.1 } = config;
   const counts = [...layers, basePlanes, innerWidth, inChannels];
   require(
     layers.length > 0 && counts.every((n) => Number.isSafeInteger(n) && n > 0),
@@ -66,6 +69,7 @@ export function resnetConfig(
     innerWidth,
     inChannels,
     embedDim,
+    imageSize,
     batchNormEps,
     batchNormMomentum,
   };
@@ -152,6 +156,26 @@ export function resnetBufferShapes(c: ResnetConfig): [name: string, shape: numbe
     [`${norm}.running_mean`, [outputs]],
     [`${norm}.running_var`, [outputs]],
   ]);
+}
+
+/** Sides of the maps behind the stem and each stage, for a square image. */
+export function resnetSides(c: ResnetConfig, imageSize: number): number[] {
+  const half = (side: number) => Math.ceil(side / 2);
+  const sides = [half(half(imageSize))];
+  for (let stage = 1; stage < c.layers.length; stage++) sides.push(half(sides.at(-1)!));
+  return [half(imageSize), ...sides];
+}
+
+/** Multiplications in a forward pass of one square image. */
+export function resnetMultiplications(c: ResnetConfig, imageSize: number): number {
+  const work = ({ kernel, inputs, outputs }: Layer, side: number) => kernel ** 2 * inputs * outputs * side ** 2;
+  const [entrance, pooled] = resnetSides(c, imageSize);
+  let total = work(stem(c), entrance), side = pooled;
+  for (const { body, downsample } of blocksOf(c)) {
+    for (const layer of body) total += work(layer, side = Math.ceil(side / layer.stride));
+    if (downsample) total += work(downsample, side);
+  }
+  return total;
 }
 
 /** Which block a parameter belongs to, from 1; 0 the entrance. */

@@ -85,9 +85,9 @@ export function reportOf(
     );
   }
   return {
-    title: `DINO ${config.arch.replace("vit_", "ViT-")}/${config.patchSize} · ${
-      folder.split(/[\\/]/).filter(Boolean).at(-1)
-    }`,
+    title: `DINO ${config.arch.replace("vit_", "ViT-")}${
+      /^(vit|deit)_/.test(config.arch) ? `/${config.patchSize}` : ""
+    } · ${folder.split(/[\\/]/).filter(Boolean).at(-1)}`,
     subtitle: `${data.name}: ${data.images} images${extras.backend ? ` · ${extras.backend}` : ""}` +
       (end ? ` · ${ENDINGS[end.reason]}` : ""),
     notices,

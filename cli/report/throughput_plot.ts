@@ -5,7 +5,7 @@ import { escapeHtml } from "./page.ts";
 /** What a point needs. */
 export interface ThroughputPoint {
   readonly arch: string;
-  readonly patchSize: number;
+  readonly patchSize: number | null;
   readonly imagesPerSecond: number;
   readonly peakBytes: number;
 }
@@ -37,7 +37,9 @@ export function throughputPlot(points: readonly ThroughputPoint[], device: strin
     }" fill="none" stroke="${colour}" stroke-width="2"/>` +
       of.map((p) =>
         `<circle cx="${p.px}" cy="${p.py}" r="4" fill="${colour}"/>` +
-        `<text x="${p.px + 7}" y="${p.py - 7}" fill="${colour}">${escapeHtml(arch)}/${p.patchSize}</text>`
+        `<text x="${p.px + 7}" y="${p.py - 7}" fill="${colour}">${escapeHtml(arch)}${
+          p.patchSize === null ? "" : `/${p.patchSize}`
+        }</text>`
       ).join("");
   });
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="12">

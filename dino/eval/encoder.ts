@@ -5,8 +5,9 @@ import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { patchify } from "../../models/graph/ops/tokens.ts";
 import { Program } from "../../models/graph/program.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
-import { finalNorm, type Parameters, patchesFrom, vit, type VitConfig } from "../../models/vit.ts";
-import { type LinearFeatureOptions, linearFeatures } from "./linear_features.ts";
+import { type BackboneConfig, cropMultiple, inputPatch, requireVit } from "../../models/backbone.ts";
+import { finalNorm, type Parameters, patchesFrom, vit } from "../../models/vit.ts";
+import { frozenFeatures, type LinearFeatureOptions, linearFeatures } from "./linear_features.ts";
 
 /** What to compute; what is left out costs nothing. */
 export interface Wanted {
@@ -20,9 +21,9 @@ export interface Wanted {
 
 /** What was computed, for n images. */
 export interface Encoded {
-  /** Rows of patches. */
+  /** Rows of patches; of pixels where there are none. */
   readonly gridHeight: number;
-  /** Columns of patches. */
+  /** Columns of patches, or pixels. */
   readonly gridWidth: number;
   /** [n, F] */
   readonly features?: Float32Array;
@@ -30,7 +31,7 @@ export interface Encoded {
   readonly tokens?: Float32Array;
   /** [n, heads, 1 + gridHeight · gridWidth], softmaxed */
   readonly attention?: Float32Array;
-  /** Heads of {@linkcode attention}. */
+  /** Heads of {@linkcode attention}; 0 in a network without. */
   readonly heads: number;
 }
 
@@ -51,16 +52,17 @@ export class ImageEncoder {
   readonly #compiled = new Map<string, Compiled>();
 
   /** Compiles nothing yet. */
-  constructor(readonly backend: Backend, readonly parameters: Parameters, readonly config: VitConfig) {}
+  constructor(readonly backend: Backend, readonly parameters: Parameters, readonly config: BackboneConfig) {}
 
   /**
    * Encodes images of one size.
    *
    * @param planes [images, channels, height, width], normalised; what exceeds whole patches is left out
    * @throws {RangeError} if an image is smaller than a patch
+   * @throws {TypeError} if tokens or attention are wanted of a network that has none
    */
   async encode(planes: Float32Array, images: number, height: number, width: number, wanted: Wanted): Promise<Encoded> {
-    const { patchSize, inChannels } = this.config;
+    const { inChannels } = this.config, patchSize = cropMultiple(this.config);
     if (height < patchSize || width < patchSize) {
       throw new RangeError(`image of ${width} × ${height} pixels is smaller than a patch of ${patchSize}: enlarge it`);
     }
@@ -71,11 +73,11 @@ export class ImageEncoder {
     this.backend.write(image, planes);
     await executable.run();
     const read = async (t?: Tensor) => t && await this.backend.read(t) as Float32Array;
-    const registers = this.config.registers ?? 0;
+    const registers = "family" in this.config ? 0 : this.config.registers ?? 0;
     return {
       gridHeight: Math.floor(height / patchSize),
       gridWidth: Math.floor(width / patchSize),
-      heads: this.config.numHeads,
+      heads: "family" in this.config ? 0 : this.config.numHeads,
       features: await read(outputs.features),
       tokens: withoutRegisters(
         await read(outputs.tokens),
@@ -112,7 +114,14 @@ export class ImageEncoder {
     const { features, tokens: wantsTokens, attentionOf } = wanted;
     const p = new Program(`encode ${height}×${width}`);
     const image = tensor("image", [images, config.inChannels, height, width], "input");
-    const batch = { patches: patchify(p, image, config.patchSize), images, height, width };
+    const batch = { patches: patchify(p, image, inputPatch(config)), images, height, width };
+    if ("family" in config) {
+      if (wantsTokens || attentionOf !== undefined) {
+        requireVit(config, attentionOf === undefined ? "patch tokens" : "attention");
+      }
+      const own = copied(p, "features", frozenFeatures(p, parameters, config, batch, features));
+      return { executable: await this.backend.compile(p), image, outputs: { features: own } };
+    }
     const first = patchesFrom(config);
     const tokens = first + Math.floor(height / config.patchSize) * Math.floor(width / config.patchSize);
     const outputs: { -readonly [K in keyof Compiled["outputs"]]: Tensor } = {};

@@ -11,6 +11,7 @@ import type { Backend } from "../../models/graph/backend.ts";
 import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { Program } from "../../models/graph/program.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
+import { resnetMultiplications, resnetSides } from "../../models/resnet.ts";
 import type { VitConfig } from "../../models/vit.ts";
 
 /** A measured architecture. */
@@ -51,7 +52,6 @@ export async function measureThroughput(
     parameters.set(name, t);
   }
   const p = new Program("throughput");
-  const grid = Math.floor(imageSize / config.patchSize);
   const patch = inputPatch(config), cut = Math.floor(imageSize / patch);
   const patches = tensor("patches", [batch * cut * cut, config.inChannels * patch * patch], "input");
   const crops = { patches, images: batch, height: imageSize, width: imageSize };
@@ -77,8 +77,8 @@ export async function measureThroughput(
     const { persistent, workspace } = backend.memory;
     return {
       parameters: backboneShapes(config).reduce((sum, [, shape]) => sum + length(shape), 0),
-      gflops: forwardFlops(config, grid * grid + 1) / 1e9,
-      tokens: grid * grid + 1,
+      gflops: forwardFlops(config, imageSize) / 1e9,
+      tokens: tokensOf(config, imageSize),
       imagesPerSecond: 1000 * batch / median,
       // The backend's own arena is as large as the largest program so far.
       peakBytes: persistent - before.persistent + executable.plan.arenaBytes + workspace,
@@ -89,11 +89,17 @@ export async function measureThroughput(
   }
 }
 
-/** Twice the multiplications of the products in a forward pass of one image. */
-export function forwardFlops(
-  { embedDim: D, depth, mlpRatio, patchSize, inChannels }: VitConfig,
-  tokens: number,
-): number {
+/** Tokens of a square image of `imageSize` pixels, [CLS] included; pixels of the last map of a network without tokens. */
+function tokensOf(config: BackboneConfig, imageSize: number): number {
+  if ("family" in config) return resnetSides(config, imageSize).at(-1)! ** 2;
+  return Math.floor(imageSize / config.patchSize) ** 2 + 1;
+}
+
+/** Twice the multiplications of the products in a forward pass of one square image. */
+export function forwardFlops(config: BackboneConfig, imageSize: number): number {
+  if ("family" in config) return 2 * resnetMultiplications(config, imageSize);
+  const { embedDim: D, depth, mlpRatio, patchSize, inChannels }: VitConfig = config;
+  const tokens = tokensOf(config, imageSize);
   const block = 4 * D * D + 2 * mlpRatio * D * D;
   return 2 * (depth * (tokens * block + 2 * tokens * tokens * D) + (tokens - 1) * inChannels * patchSize ** 2 * D);
 }

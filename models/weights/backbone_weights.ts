@@ -3,6 +3,7 @@
 import type { BackboneConfig } from "../backbone.ts";
 import { findNetwork } from "./network.ts";
 import { parsePreprocessing, type Preprocessing } from "./preprocessing.ts";
+import { readResnetNetwork } from "./resnet_weights.ts";
 import type { TensorFile } from "./tensor_file.ts";
 import { type LoadedTensor, readVitNetwork, type VitReading, type WeightsReport } from "./vit_weights.ts";
 
@@ -28,5 +29,6 @@ export async function readBackbone(file: TensorFile, reading: VitReading = {}): 
   const network = findNetwork(file, reading.network);
   const { preprocessor } = file;
   const preprocessing = preprocessor && parsePreprocessing(preprocessor, `${file.name}/preprocessor_config.json`);
-  return { ...await readVitNetwork(network, reading), preprocessing };
+  const read = network.family === "resnet" ? await readResnetNetwork(network) : await readVitNetwork(network, reading);
+  return { ...read, preprocessing };
 }

@@ -12,6 +12,10 @@ const short = { epochs: 2, knnEvery: 0, logEvery: 1 };
 const configs: Record<string, Config> = {
   "training": toyConfig(short),
   "training with register tokens": toyConfig({ ...short, registers: 2 }),
+  "training a ResNet": toyConfig({
+    ...{ ...short, arch: "resnet18", embedDim: 16, depth: null, numHeads: null, patchSize: 16, dropPathRate: 0.1 },
+    ...{ globalCropSize: 10, localCropSize: 7, optimizer: "sgd", useBnInHead: true, lr: 0.005 },
+  }),
 };
 
 async function losses(out: string): Promise<number[]> {

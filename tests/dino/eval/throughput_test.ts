@@ -1,12 +1,14 @@
 import { throughputPlot } from "../../../cli/report/throughput_plot.ts";
 import { forwardFlops, measureThroughput } from "../../../dino/eval/throughput.ts";
+import { RESNET_SIZES, resnetConfig } from "../../../models/resnet.ts";
 import { VIT_SIZES, vitConfig } from "../../../models/vit.ts";
 import { assert, assertAlmostEquals, assertEquals } from "../../assert.ts";
 import { onEachBackend } from "../../backends.ts";
 
-Deno.test("work of a forward pass: ViT-S/16 at 224 takes the published 4.6 billion multiplications", () => {
+Deno.test("work of a forward pass: ViT-S/16 at 224 takes the published 4.6 billion multiplications, a ResNet-50 its 4.1", () => {
   const config = vitConfig({ ...VIT_SIZES.vit_small, patchSize: 16 });
-  assertAlmostEquals(forwardFlops(config, 197) / 2e9, 4.6, 0.05);
+  assertAlmostEquals(forwardFlops(config, 224) / 2e9, 4.6, 0.05);
+  assertAlmostEquals(forwardFlops(resnetConfig(RESNET_SIZES.resnet50), 224) / 2e9, 4.09, 0.01);
 });
 
 onEachBackend("throughput: counts parameters, and frees what it took", async (backend) => {
