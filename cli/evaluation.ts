@@ -36,6 +36,7 @@ const device = {
   backend: deviceFields.backend,
   adapter: deviceFields.adapter,
   threads: deviceFields.threads,
+  precision: deviceFields.precision,
   checked: boolean(false, "keep WebAssembly's bounds checks"),
 };
 
@@ -144,12 +145,12 @@ async function run<F extends Readonly<Record<string, Field>>>(
     const requests = command.sources(flags, extra);
     const sources = await openSources(requests, join(cache, "images"), temporary, flags, progress);
     if (sources === undefined) return EXIT_INTERRUPTED;
-    const { backend, adapter, threads, network, numHeads = null } = flags;
+    const { backend, adapter, threads, precision, network, numHeads = null } = flags;
     return await compute(
       {
         command: "evaluation",
         name: command.name,
-        device: { backend, adapter, threads },
+        device: { backend, adapter, threads, precision },
         weights,
         network: network ?? "teacher",
         numHeads,
