@@ -94,6 +94,10 @@ export const optimizationFields = {
     aliases: ["batch-size-per-gpu"],
   }),
   accumulate: integer(1, "parts in which an update is computed; exactly the whole batch, in less memory", count),
+  cropChunk: integer(null, "views of an image that the student computes at a time, in less memory; auto: all", {
+    ...count,
+    unit: "views",
+  }),
   optimizer: choice(["adamw", "sgd", "lars"], "adamw", "adamw for ViTs"),
   lr: number(0.0005, "peak learning rate for a batch of --lr-batch images; scaled linearly with the batch", {
     min: 0,
@@ -191,6 +195,11 @@ export const deviceFields = {
     ["f32", "f16"],
     "f32",
     "of stored activations and of the weights that products read, on WebGPU; f16 takes about half the memory, sums stay f32",
+  ),
+  recompute: choice(
+    ["auto", "never", "always"],
+    "auto",
+    "compute activations again in the backward pass instead of keeping them, the same to the bit; auto: as much as memory lacks",
   ),
   logEvery: integer(20, "updates whose means make one row of the log", {
     min: 1,

@@ -228,6 +228,12 @@ function checkBatch(config: FittedConfig, facts?: ImageFacts): void {
         "so parts cannot equal it: use --accumulate 1, or leave out --use-bn-in-head",
     );
   }
+  if (config.useBnInHead && config.cropChunk !== null) {
+    throw new RangeError(
+      `--crop-chunk ${config.cropChunk} with --use-bn-in-head: batch norm needs the statistics of all views at once, ` +
+        "so chunks cannot equal them: leave out one of the two",
+    );
+  }
   if (facts && batchSize > facts.images) {
     throw new RangeError(
       `--batch-size ${batchSize} is larger than the data set of ${facts.images} images: use --batch-size ${
@@ -273,11 +279,16 @@ const FEW_PATCHES = 4;
 const RESNET_STRIDE = 32;
 
 function unusualResnet(config: FittedConfig): string[] {
-  const { arch, accumulate, globalCropSize, localCropSize, localCropsNumber, dropPathRate } = config;
+  const { arch, accumulate, cropChunk, globalCropSize, localCropSize, localCropsNumber, dropPathRate } = config;
   const notices: string[] = [];
   if (accumulate > 1) {
     notices.push(
       `--accumulate ${accumulate}: batch norms see each part by itself, so the update is not that of the whole batch at once`,
+    );
+  }
+  if (cropChunk !== null) {
+    notices.push(
+      `--crop-chunk ${cropChunk}: batch norms see each chunk by itself, so the update is not that of all views at once`,
     );
   }
   const least = localCropsNumber > 0 ? Math.min(globalCropSize, localCropSize) : globalCropSize;

@@ -1,14 +1,16 @@
 // Brings a part of a batch to the device as 8-bit pixels and crop tables, which the step's own kernels augment.
 
 import { type BackboneConfig, droppedBranches, inputPatch } from "../models/backbone.ts";
+import type { PatchBatch } from "../models/vit.ts";
 import type { Backend } from "../models/graph/backend.ts";
 import { augment, type AugmentTensors, pixelBuffer, pixelRoom } from "../models/graph/ops/augment.ts";
-import type { Program } from "../models/graph/program.ts";
+import { gatherRows } from "../models/graph/ops/tokens.ts";
+import { canViewRows, type Program, rows } from "../models/graph/program.ts";
 import type { Tensor } from "../models/graph/tensor.ts";
 import type { FittedConfig } from "./config_check.ts";
 import type { PixelBatch, PixelSource } from "./data/dataset.ts";
 import { MultiCropPlanner } from "./data/multicrop.ts";
-import { DropPath } from "./drop_path.ts";
+import { DropPath, type ViewGroup } from "./drop_path.ts";
 import type { CropSource } from "./step.ts";
 
 /** Extremes of a data set, for which room is made once. */
@@ -42,11 +44,43 @@ export function pixelExtremes(...sources: readonly PixelSource[]): PixelExtremes
   };
 }
 
+/** Consecutive views of one size that the student computes together. */
+interface CropChunk extends ViewGroup {
+  /** Which of the planner's groups they are in. */
+  readonly group: number;
+  /** Views of that group before them. */
+  readonly offset: number;
+}
+
+/** Splits groups into chunks of at most so many views. */
+function chunksOf(groups: readonly ViewGroup[], most: number): CropChunk[] {
+  return groups.flatMap(({ firstView, views }, group) => {
+    const count = Math.max(1, Math.ceil(views / most));
+    return Array.from({ length: count }, (_, i) => {
+      const offset = Math.floor(i * views / count), end = Math.floor((i + 1) * views / count);
+      return { group, offset, firstView: firstView + offset, views: end - offset };
+    });
+  });
+}
+
+/** Some views of a group of crops, which lie view-major. */
+function viewsOf(p: Program, all: PatchBatch, images: number, offset: number, views: number): PatchBatch {
+  if (views * images === all.images) return all;
+  const perImage = all.patches.shape[0] / all.images;
+  const start = offset * images * perImage, count = views * images * perImage;
+  const patches = canViewRows(all.patches, start)
+    ? rows(all.patches, start, count)
+    : gatherRows(p, all.patches, { start, count });
+  return { ...all, patches, images: views * images };
+}
+
 /** The inputs of one part of a batch, and the operations that make crops of them. */
 export class CropFeed {
   readonly #pixels: Tensor;
   readonly #planner: MultiCropPlanner;
   readonly #dropPath: DropPath;
+  /** What the student computes at a time: the planner's groups, or chunks of them. */
+  readonly #chunks: readonly CropChunk[];
   /** Tables of each program that was written: the first part's, and the later parts'. */
   readonly #emitted: AugmentTensors[][] = [];
 
@@ -60,14 +94,15 @@ export class CropFeed {
     this.#pixels = pixelBuffer(extremes.batchBytes(images));
     this.#planner = new MultiCropPlanner(config, config.seed, images, extremes.longestSide);
     const { probabilities, branches } = droppedBranches(backbone, config.dropPathRate);
-    this.#dropPath = new DropPath(probabilities, branches, this.#planner.groups, images, config.seed);
+    this.#chunks = chunksOf(this.#planner.groups, config.cropChunk ?? Infinity);
+    this.#dropPath = new DropPath(probabilities, branches, this.#chunks, images, config.seed);
   }
 
   /** Emits the augmentation; to be handed to `stepPrograms`. */
   readonly source: CropSource = (p: Program) => {
     const { mean, std } = this.config;
     const emitted: AugmentTensors[] = [];
-    const student = this.#planner.groups.map((group, g) => {
+    const groups = this.#planner.groups.map((group) => {
       const made = augment(p, this.#pixels, group.planner.capacity, inputPatch(this.backbone), {
         mean,
         deviation: std,
@@ -78,12 +113,14 @@ export class CropFeed {
         images: group.views * this.images,
         height: group.size,
         width: group.size,
-        dropPath: (block: number, branch: number) => this.#dropPath.factors(g, block, branch),
       };
     });
     this.#emitted.push(emitted);
-    const { dropPath: _, ...globals } = student[0];
-    return { teacher: [globals], student };
+    const student = this.#chunks.map(({ group, offset, views }, i) => ({
+      ...viewsOf(p, groups[group], this.images, offset, views),
+      dropPath: (block: number, branch: number) => this.#dropPath.factors(i, block, branch),
+    }));
+    return { teacher: [groups[0]], student };
   };
 
   /** Views of an image. */

@@ -28,6 +28,7 @@ const FREE: ReadonlySet<string> = new Set<keyof Config>([
   "backend",
   "adapter",
   "threads",
+  "recompute",
 ]);
 
 /** Where a run goes on. */

@@ -3,6 +3,7 @@
 import { planMemory } from "../models/graph/plan.ts";
 import type { Program } from "../models/graph/program.ts";
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
+import type { Recomputation } from "../models/graph/recompute.ts";
 import { byteLength } from "../models/graph/tensor.ts";
 import type { NetworkConfig } from "../models/dino_network.ts";
 import type { Config } from "./config.ts";
@@ -11,6 +12,7 @@ import { CropFeed, type PixelExtremes, pixelExtremes } from "./crop_feed.ts";
 import { GLOBAL_VIEWS } from "./data/multicrop.ts";
 import type { PixelSource } from "./data/dataset.ts";
 import { networkOf } from "./network_config.ts";
+import { recomputations } from "./recomputations.ts";
 import { DinoState } from "./state.ts";
 import { type StepPrograms, stepPrograms } from "./step.ts";
 
@@ -30,6 +32,8 @@ export interface RunPlan {
   readonly totalSteps: number;
   /** Updates after which the run stops: fewer with --steps. */
   readonly lastStep: number;
+  /** What the backward pass computes again; default as `--recompute` says, which is nothing for `auto`. */
+  readonly recompute?: Recomputation;
   /** Sentences worth telling before it starts. */
   readonly notices: readonly string[];
 }
@@ -78,8 +82,11 @@ export interface StepSetup {
   readonly programs: StepPrograms;
 }
 
+/** What the programs of an update follow from. */
+export type StepPlan = Pick<RunPlan, "config" | "network" | "extremes" | "recompute">;
+
 /** Writes the programs of an update. */
-export function setUpStep({ config, network, extremes }: Pick<RunPlan, "config" | "network" | "extremes">): StepSetup {
+export function setUpStep({ config, network, extremes, recompute }: StepPlan): StepSetup {
   const state = new DinoState(network, config.optimizer);
   const images = config.batchSize / config.accumulate;
   const feed = new CropFeed(config, network.backbone, images, extremes);
@@ -88,6 +95,8 @@ export function setUpStep({ config, network, extremes }: Pick<RunPlan, "config" 
     accumulate: config.accumulate,
     globals: GLOBAL_VIEWS,
     views: GLOBAL_VIEWS + config.localCropsNumber,
+    groupwise: config.cropChunk !== null,
+    recompute: recompute ?? (config.recompute === "always" ? recomputations(config).at(-1) : undefined),
     studentTemp: config.studentTemp,
     centerMomentum: config.centerMomentum,
     beta1: config.adamBeta1,
@@ -126,7 +135,7 @@ const float32Arena: ArenaBytes = (program) => planMemory(program).arenaBytes;
  * @param arenaBytes how the backend keeps activations; default as f32
  */
 export function estimateMemory(
-  plan: Pick<RunPlan, "config" | "network" | "extremes">,
+  plan: StepPlan,
   arenaBytes: ArenaBytes = float32Arena,
 ): MemoryEstimate {
   const { state, programs } = setUpStep(plan);
@@ -165,7 +174,7 @@ export function estimateMemory(
 
 /** The largest batch whose update fits `bytes`; 0 if not even one image does. Batches are powers of two. */
 export function largestBatch(
-  plan: Pick<RunPlan, "config" | "network" | "extremes" | "facts">,
+  plan: StepPlan & Pick<RunPlan, "facts">,
   bytes: number,
   arenaBytes?: ArenaBytes,
 ): number {

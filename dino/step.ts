@@ -6,7 +6,9 @@ import { centeredSoftmax, dinoLoss, lossTerms } from "../models/graph/ops/dino_l
 import { gradientNorms, optimizerUpdate } from "../models/graph/ops/optimizer.ts";
 import type { PatchGroup } from "../models/backbone.ts";
 import { multiCrop } from "../models/dino_network.ts";
-import { tensor } from "../models/graph/tensor.ts";
+import type { Recomputation } from "../models/graph/recompute.ts";
+import { gatherRows } from "../models/graph/ops/tokens.ts";
+import { reshape, type Tensor, tensor } from "../models/graph/tensor.ts";
 import type { DinoState } from "./state.ts";
 
 /** What is fixed for the whole run. */
@@ -19,6 +21,13 @@ export interface StepConfig {
   readonly globals: number;
   /** Views the student sees, globals included. */
   readonly views: number;
+  /**
+   * Compute the student's groups of crops one after the other, forward and backward: the activations of one group are there at a
+   * time. Same loss, gradients but for the order of their sums.
+   */
+  readonly groupwise?: boolean;
+  /** What the backward pass computes again instead of finding it kept. */
+  readonly recompute?: Recomputation;
   /** Temperature of the student's softmax. */
   readonly studentTemp: number;
   /** Momentum of the center. */
@@ -75,24 +84,48 @@ function gradientsOfPart(state: DinoState, c: StepConfig, crops: CropSource, fir
   emitColumnSum(p, t, { tensor: state.centerSum, accumulate: !first });
   const { probs, entropy } = centeredSoftmax(p, t, state.center, state.scalars.get("teacherTemp"));
 
-  // s1, s2, … = gs(x1), gs(x2), …
-  const s = multiCrop(p, state.studentInUpdate, state.network, allViews).logits; // [V·B, K]
+  // s1, s2, … = gs(x1), gs(x2), …; all at once unless memory forbids
+  const chunks = c.groupwise ? allViews.map((group) => [group]) : [allViews];
+  const allLosses: Tensor[] = [];
+  let firstView = 0;
+  for (const groups of chunks) {
+    const from = p.ops.length;
+    const s = multiCrop(p, state.studentInUpdate, state.network, groups).logits; // [views·B, K]
 
-  // loss = mean over pairs of H(t, s) between different views
-  const { dlogits, losses } = dinoLoss(p, s, probs, {
-    views: c.views,
-    globals: c.globals,
-    images: c.images,
-    temperature: c.studentTemp,
-    gradientScale: scale,
-  });
-  emitSum(p, losses, state.metrics.get("loss"), scale, !first);
+    // loss = mean over pairs of H(t, s) between different views
+    const views = groups.reduce((sum, group) => sum + group.images, 0) / c.images;
+    const { dlogits, losses } = dinoLoss(p, s, probs, {
+      views,
+      globals: c.globals,
+      images: c.images,
+      temperature: c.studentTemp,
+      gradientScale: scale,
+      firstView: c.groupwise ? firstView : undefined,
+    });
+    allLosses.push(losses);
+
+    // loss.backward()
+    const accumulate = !first || firstView > 0;
+    differentiate(p, { from, seeds: [[s, dlogits]], wrt: state.trained(), accumulate, recompute: c.recompute });
+    firstView += views;
+  }
+  emitSum(p, oneColumn(p, allLosses), state.metrics.get("loss"), scale, !first);
   const rows = c.globals * c.images * c.accumulate;
   emitSum(p, entropy, state.metrics.get("teacherEntropy"), 1 / rows, !first);
-
-  // loss.backward()
-  differentiate(p, { seeds: [[s, dlogits]], wrt: state.trained(), accumulate: !first });
   return p;
+}
+
+/** Values one under the other, so that their sum has one order however they were computed. */
+function oneColumn(p: Program, parts: readonly Tensor[]): Tensor {
+  if (parts.length === 1) return parts[0];
+  const rows = parts.map(({ shape }) => shape[0]);
+  const all = p.activation("losses", [rows.reduce((a, b) => a + b), 1]);
+  let target = 0;
+  for (const [i, part] of parts.entries()) {
+    gatherRows(p, reshape(part, [rows[i], 1]), { count: rows[i], target }, all);
+    target += rows[i];
+  }
+  return all;
 }
 
 /**

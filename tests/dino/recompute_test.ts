@@ -1,0 +1,113 @@
+// What an update computes again, and what it computes chunk by chunk: the same numbers in less memory.
+
+import type { Backend } from "../../models/graph/backend.ts";
+import { dropUnreadOutputs } from "../../models/graph/autodiff.ts";
+import { planMemory } from "../../models/graph/plan.ts";
+import type { Recomputation } from "../../models/graph/recompute.ts";
+import type { Config } from "../../dino/config.ts";
+import { initializeState } from "../../dino/initialize.ts";
+import { OptimizerSteps } from "../../dino/optimizer.ts";
+import { recomputations } from "../../dino/recomputations.ts";
+import { planRun, setUpStep } from "../../dino/run_plan.ts";
+import { scheduledValues } from "../../dino/schedule.ts";
+import { metricsOfRow } from "../../dino/state.ts";
+import { assert, assertEquals, assertThrows } from "../assert.ts";
+import { onEachBackend } from "../backends.ts";
+import { toyConfig, toyPixels } from "./toy_run.ts";
+
+/** Wide enough that activations of blocks are most of the memory, odd enough that tails are met. */
+const SIZES: Partial<Config> = {
+  embedDim: 24,
+  depth: 3,
+  numHeads: 3,
+  mlpRatio: 4,
+  globalCropSize: 16,
+  localCropSize: 8,
+  localCropsNumber: 3,
+  batchSize: 3,
+  outDim: 33,
+};
+
+interface Updated {
+  readonly loss: number;
+  readonly student: Float32Array;
+  readonly center: Float32Array;
+  readonly gradients: Float32Array;
+}
+
+/** Makes two updates, and tells what they left behind. */
+async function update(backend: Backend, changes: Partial<Config>, recompute?: Recomputation): Promise<Updated> {
+  const data = toyPixels(6, 20);
+  const plan = planRun(toyConfig({ ...SIZES, ...changes }), data);
+  const { state, feed, programs } = setUpStep({ ...plan, recompute });
+  const executables = await Promise.all(programs.parts.map((program) => backend.compile(program)));
+  await initializeState(backend, state, plan.config);
+  const optimizer = new OptimizerSteps(plan.config);
+  for (const [step, indices] of [[0, 1, 2], [3, 4, 5]].entries()) {
+    const batch = await data.readBatch(indices);
+    const values = scheduledValues(plan.config, plan.stepsPerEpoch, step + 1);
+    feed.plan(batch, indices, 0);
+    backend.write(state.groups, optimizer.next(values));
+    backend.write(state.scalars.get("teacherTemp"), Float32Array.of(values.teacherTemp));
+    backend.write(state.scalars.get("teacherMomentum"), Float32Array.of(values.momentum));
+    backend.write(state.scalars.get("ringRow"), Float32Array.of(0));
+    feed.write(backend, batch, step, 0);
+    for (const executable of executables) await executable.run();
+  }
+  const read = async (t: typeof state.center) => Float32Array.from(await backend.read(t));
+  const { loss } = metricsOfRow(state, await backend.read(state.ring), 0);
+  const result = {
+    loss,
+    student: await read(state.student.flat),
+    center: await read(state.center),
+    gradients: await read(state.gradients.flat),
+  };
+  for (const executable of executables) executable.dispose();
+  for (const program of programs.parts) backend.free(...program.roots().filter(({ role }) => role !== "activation"));
+  return result;
+}
+
+/** Bytes of activations of an update. */
+function arena(changes: Partial<Config>, recompute?: Recomputation): number {
+  const plan = planRun(toyConfig({ ...SIZES, ...changes }), toyPixels(6, 20));
+  const [program] = setUpStep({ ...plan, recompute }).programs.parts;
+  dropUnreadOutputs(program);
+  return planMemory(program).arenaBytes;
+}
+
+onEachBackend("recomputation: two updates are the same to the bit, whatever is computed again", async (backend) => {
+  const kept = await update(backend, {}, {});
+  assert(Number.isFinite(kept.loss) && kept.loss > 0);
+  for (const choice of recomputations({ precision: "f32" }).slice(1)) {
+    assertEquals(await update(backend, {}, choice), kept, JSON.stringify(choice));
+  }
+}, { backends: ["wasm", "webgpu"] });
+
+onEachBackend(
+  "crop chunks: the loss of all views at once, and its gradients but for the order of sums",
+  async (backend) => {
+    const whole = await update(backend, {}, {});
+    for (const cropChunk of [1, 2, 4]) {
+      const chunks = await update(backend, { cropChunk }, {});
+      // Two updates, the second from weights that differ by the rounding of the first: Adam divides by gradients near nothing.
+      const largest = Math.max(...whole.gradients.map(Math.abs));
+      chunks.gradients.forEach((g, i) => assert(Math.abs(g - whole.gradients[i]) < 1e-3 * largest, `gradient ${i}`));
+      assert(Math.abs(chunks.loss - whole.loss) < 1e-4 * whole.loss, `loss ${chunks.loss} instead of ${whole.loss}`);
+      chunks.center.forEach((c, i) => assert(Math.abs(c - whole.center[i]) < 1e-5, `center ${i}`));
+      assertEquals(await update(backend, { cropChunk }, recomputations({ precision: "f32" }).at(-1)), chunks);
+    }
+  },
+  { backends: ["wasm", "webgpu"] },
+);
+
+Deno.test("recomputation: each choice takes less memory than the one before", () => {
+  const sizes = recomputations({ precision: "f32" }).map((choice) => arena({ depth: 8 }, choice));
+  for (let i = 1; i < sizes.length; i++) assert(sizes[i] < sizes[i - 1], sizes.join(" "));
+  assert(sizes.at(-1)! < 0.5 * sizes[0], sizes.join(" "));
+});
+
+Deno.test("crop chunks: fewer views at a time take less memory; batch norm in the head refuses them", () => {
+  const sizes = [null, 2, 1].map((cropChunk) => arena({ cropChunk }));
+  assert(sizes[1] < sizes[0] && sizes[2] < sizes[1], sizes.join(" "));
+  assertThrows(() => arena({ cropChunk: 2, useBnInHead: true }), RangeError, "--crop-chunk 2");
+});
