@@ -8,6 +8,7 @@ import type { Config } from "./config.ts";
 import { TrainingKnn } from "./eval/training_knn.ts";
 import type { EndReason, TrainEvent } from "./events.ts";
 import { centerNorm, diagnose } from "./monitor.ts";
+import { withWhatFits } from "./memory_advice.ts";
 import { heldMessage, RUN_FORMAT, RunFolder } from "./run_folder.ts";
 import { planRun, type RunPlan, setUpStep, type StepSetup } from "./run_plan.ts";
 import { beginRun, checkResumable, dataRecord, resumeRun, type RunStart } from "./run_start.ts";
@@ -80,7 +81,10 @@ class TrainingRun {
       return new TrainingRun(plan, options, setup, executables, start);
     } catch (error) {
       release(options, setup, executables);
-      throw error;
+      for (const program of [...setup.programs.parts, ...setup.programs.update ? [setup.programs.update] : []]) {
+        options.backend.free(...program.roots());
+      }
+      throw await withWhatFits(error, plan, options.backend);
     }
   }
 
@@ -105,7 +109,7 @@ class TrainingRun {
     } catch (error) {
       // An interrupted evaluation leaves the update before it to be saved.
       if (signal?.aborted && error === signal.reason) return await this.#end("interrupted", undefined);
-      throw error;
+      throw this.#withWayBack(error);
     } finally {
       knn?.dispose();
     }
@@ -181,6 +185,15 @@ class TrainingRun {
     this.#lastSave = performance.now();
     const epoch = Math.floor((this.#updates.step - 1) / this.plan.stepsPerEpoch);
     this.#tell({ type: "checkpoint", path, bytes, step: this.#updates.step, epoch });
+  }
+
+  /** An error of the device or of memory, with the checkpoint to go on from. */
+  #withWayBack(error: unknown): unknown {
+    if (!(error instanceof RangeError) && (error as Error)?.constructor !== Error) return error; // a bug, or a file's trouble
+    const { message } = error as Error;
+    if (this.start.folder === undefined || message.includes("--resume")) return error;
+    const kind = error instanceof RangeError ? RangeError : Error;
+    return new kind(`${message}; ${this.#lastGood()}: go on with --resume`, { cause: error });
   }
 
   #lastGood(): string {

@@ -23,6 +23,8 @@ export interface BackendOptions {
   readonly chunkBytes?: number;
   /** See {@link WebGpuBackend.strict}; default false. */
   readonly strict?: boolean;
+  /** Of all buffers; default what the device gives. */
+  readonly maximumBytes?: number;
   /** See {@link WebGpuBackend.precision}; default f32. */
   readonly precision?: Precision;
 }
@@ -56,7 +58,7 @@ export class WebGpuBackend implements Backend, Host {
 
   constructor(
     opened: OpenedDevice,
-    { chunkBytes = Infinity, strict = false, precision = "f32" }: BackendOptions = {},
+    { chunkBytes = Infinity, maximumBytes = Infinity, strict = false, precision = "f32" }: BackendOptions = {},
   ) {
     this.strict = strict;
     this.precision = precision;
@@ -68,18 +70,24 @@ export class WebGpuBackend implements Backend, Host {
       (precision === "f16" ? ", f16 storage" : "");
     const { limits } = device;
     this.limits = loweringLimits(summary, opened.subgroupSize, limits);
-    this.buffers = new Memory(device, Math.floor(Math.min(limits.maxBufferSize, chunkBytes) / 256) * 256);
+    this.buffers = new Memory(device, {
+      chunkBytes: Math.floor(Math.min(limits.maxBufferSize, chunkBytes) / 256) * 256,
+      maximumBytes,
+    });
     this.pipelines = new PipelineCache(device);
     this.#pacer = new Pacer(() => this.#wait());
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
-      this.#fail(`the device reported an error: ${(event as GPUUncapturedErrorEvent).error.message}`);
+      const { error } = event as GPUUncapturedErrorEvent;
+      this.#fail(
+        error.constructor.name === "GPUOutOfMemoryError"
+          ? `out of memory on the device (${error.message}): use a smaller batch, crop or output dimension, or precision f16`
+          : `the device reported an error: ${error.message}`,
+      );
     });
     device.lost.then((info) => {
       if (!this.#closed) {
-        this.#fail(
-          `the device was lost (${info.reason}): ${info.message}; restart, with --resume to go on from the last checkpoint`,
-        );
+        this.#fail(`the device was lost (${info.reason}): ${info.message}`);
       }
     });
   }
@@ -121,16 +129,46 @@ export class WebGpuBackend implements Backend, Host {
     });
     const lowered = lower(stored, this.limits, chooseMatmul, halves);
     const dispatches = this.strict ? lowered.dispatches.map((d) => bindOnce(d, plan.offsets)) : lowered.dispatches;
-    const needed = plan.arenaBytes + plan.persistentBytes + lowered.scratchBytes;
-    await this.#guardMemory(program.name, needed, () => {
-      for (const root of program.roots()) if (root.role !== "activation") this.buffers.persistent(root);
-      this.buffers.reserve(plan.arenaBytes, lowered.scratchBytes);
-    });
+    await this.#allocate(program, plan.arenaBytes, lowered.scratchBytes);
     const pipelines = await Promise.all(
       dispatches.map(({ kernel, bindings }) => this.pipelines.get(kernel, bindings.length)),
     );
     this.check();
     return new GpuExecutable(stored, plan, dispatches, pipelines, this);
+  }
+
+  async holds(programs: readonly Program[], precision: Precision = this.precision): Promise<boolean> {
+    this.check();
+    const { chunkBytes, maximumBytes } = this.buffers;
+    const roots = new Set<Tensor>();
+    let arenaBytes = 0, scratchBytes = 0;
+    for (const program of programs) {
+      dropUnreadOutputs(program);
+      const { program: stored, halves } = storedProgram(program, precision);
+      const plan = planMemory(stored, { chunkBytes, bytesOf: (root) => storedBytes(root, halves) });
+      try {
+        const lowered = lower(stored, this.limits, this.chooseMatmul ?? this.tuner?.choose, halves);
+        scratchBytes = Math.max(scratchBytes, lowered.scratchBytes);
+      } catch (error) {
+        if (error instanceof RangeError) return false; // a single tensor is more than can be bound
+        throw error;
+      }
+      arenaBytes = Math.max(arenaBytes, plan.arenaBytes);
+      for (const root of this.#newRoots(program)) roots.add(root);
+    }
+    const { arena, workspace } = this.memory;
+    const added = [...roots].map((root) => Math.ceil(Math.max(1, byteLength(root)) / 256) * 256);
+    for (let rest = arenaBytes - arena; rest > 0; rest -= chunkBytes) added.push(Math.min(rest, chunkBytes));
+    if (scratchBytes > workspace) added.push(scratchBytes - workspace);
+    if (this.buffers.bytes + added.reduce((a, b) => a + b, 0) > maximumBytes) return false;
+    if (added.some((bytes) => bytes > this.device.limits.maxBufferSize)) return false;
+    // Only trying tells what a device has left.
+    const probes: GPUBuffer[] = [];
+    const refused = await this.#errorsOf(() => {
+      for (const size of added) probes.push(this.device.createBuffer({ size: Math.ceil(size / 16) * 16, usage: 0x80 }));
+    });
+    for (const probe of probes) probe.destroy();
+    return refused === undefined;
   }
 
   write(t: Tensor, data: TensorData, offset = 0): void {
@@ -210,8 +248,30 @@ export class WebGpuBackend implements Backend, Host {
     this.#failure ??= new Error(`webgpu: ${message}`);
   }
 
-  /** Runs an allocation; a device that cannot hold it makes a {RangeError}, and the backend stays usable. */
-  async #guardMemory(what: string, bytes: number, allocate: () => void): Promise<void> {
+  #newRoots(program: Program): Tensor[] {
+    return program.roots().filter((root) => root.role !== "activation" && !this.buffers.holds(root));
+  }
+
+  /** Makes room for a program. Rejects {RangeError} if there is none, and then the backend is as it was before. */
+  async #allocate(program: Program, arenaBytes: number, scratchBytes: number): Promise<void> {
+    const fresh = this.#newRoots(program), { arena, workspace } = this.memory;
+    const refusal = await this.#errorsOf(() => {
+      for (const root of fresh) this.buffers.persistent(root);
+      this.buffers.reserve(arenaBytes, scratchBytes);
+    });
+    if (refusal === undefined) return;
+    this.buffers.free(fresh);
+    this.buffers.dropShared();
+    await this.#errorsOf(() => this.buffers.reserve(arena, workspace));
+    const bytes = fresh.reduce((sum, root) => sum + byteLength(root), 0) + arenaBytes + scratchBytes;
+    throw new RangeError(
+      `webgpu: ${program.name} needs ${bytes} bytes more on the device, which refused (${refusal}): ` +
+        `use a smaller batch, crop or output dimension${this.precision === "f32" ? ", or precision f16" : ""}`,
+    );
+  }
+
+  /** What the device or the allocator says against an allocation; undefined if nothing. */
+  async #errorsOf(allocate: () => void): Promise<string | undefined> {
     this.device.pushErrorScope("out-of-memory");
     this.device.pushErrorScope("validation");
     let thrown: unknown;
@@ -221,11 +281,7 @@ export class WebGpuBackend implements Backend, Host {
       thrown = error;
     }
     const errors = [await this.device.popErrorScope(), await this.device.popErrorScope()];
-    const error = errors.find((e) => e !== null);
-    if (!error && thrown === undefined) return;
-    throw new RangeError(
-      `webgpu: ${what} needs ${bytes} bytes on the device, which refused (${error?.message ?? messageOf(thrown)}): ` +
-        `use a smaller batch, crop or output dimension${this.precision === "f32" ? ", or precision f16" : ""}`,
-    );
+    this.check();
+    return thrown === undefined ? errors.find((e) => e !== null)?.message : messageOf(thrown);
   }
 }

@@ -29,7 +29,7 @@ export interface DeviceOptions {
   readonly allowFallback?: boolean;
   /** Where adapters come from; default `navigator.gpu`. */
   readonly gpu?: GPU;
-  /** Use subgroups where that is known to help; default true. */
+  /** Use subgroups where they are granted and help; default true. Results do not depend on it. */
   readonly subgroups?: boolean;
   /**
    * Element type of stored activations and of the copies of weights that products read; parameters, gradients, statistics and
@@ -43,7 +43,9 @@ export interface OpenedDevice {
   readonly device: GPUDevice;
   readonly summary: AdapterSummary;
   readonly timestamps: boolean;
-  /** Of the adapter, if subgroups were granted; else 0. */
+  /** Whether kernels may use subgroups. */
+  readonly subgroups: boolean;
+  /** Of the adapter, if subgroups were granted and all are of one size; else 0. */
   readonly subgroupSize: number;
 }
 
@@ -81,14 +83,14 @@ export async function openDevice(options: DeviceOptions = {}): Promise<OpenedDev
     }
     features.push("shader-f16");
   }
-  if (options.subgroups !== false && summary.fallback && summary.subgroupSize > 0) {
-    // Granted though an adapter may not list it. Only the kernels for software adapters use subgroups.
+  if (options.subgroups !== false) {
+    // Granted though an adapter may not list it.
     const device = await requestDevice(adapter, summary, [...features, "subgroups"]).catch(() => undefined);
-    if (device) return { device, summary, timestamps, subgroupSize: summary.subgroupSize };
+    if (device) return { device, summary, timestamps, subgroups: true, subgroupSize: summary.subgroupSize };
     return await openDevice({ ...options, subgroups: false }); // a refused adapter may be used up: ask for it again
   }
   const device = await requestDevice(adapter, summary, features);
-  return { device, summary, timestamps, subgroupSize: 0 };
+  return { device, summary, timestamps, subgroups: false, subgroupSize: 0 };
 }
 
 /** The adapter that would be opened. Throws {Error} when none can be used. */

@@ -9,6 +9,7 @@ import type { AdapterSummary } from "./device.ts";
 import { LANE_COUNTS } from "./kernels/lane_product.ts";
 import { type Binding, type Dispatch, NOTHING, type Params } from "./dispatch.ts";
 import type { Kernel } from "./shader.ts";
+import { withSubgroups } from "./subgroups.ts";
 import { withHalfBindings } from "./half.ts";
 import { lowerOp } from "./ops/mod.ts";
 import { HALF_BYTES, storedBytes, storedProgram } from "./storage.ts";
@@ -22,6 +23,8 @@ export interface LoweringLimits {
   readonly workgroupBytes: number;
   /** A software adapter: short kernels, which build fast. */
   readonly fallback: boolean;
+  /** Whether sums and maxima over rows meet in subgroups, which changes no bit. */
+  readonly subgroups: boolean;
   /** On a software adapter with subgroups of a size the lane kernels are written for, that size; else 0. */
   readonly lanes: number;
 }
@@ -31,6 +34,7 @@ export const DEFAULT_LIMITS: LoweringLimits = {
   bindingBytes: 2 ** 31 - 4,
   workgroupBytes: 32768,
   fallback: false,
+  subgroups: false,
   lanes: 0,
 };
 
@@ -47,6 +51,7 @@ export function loweringLimits(
     bindingBytes: granted.maxStorageBufferBindingSize,
     workgroupBytes: granted.maxComputeWorkgroupStorageSize,
     fallback,
+    subgroups: false, // until the device has shown that its subgroups lie in order
     lanes: fallback && LANE_COUNTS.includes(subgroupSize) ? subgroupSize : 0,
   };
 }
@@ -169,6 +174,7 @@ export class Lowering implements Lowered {
   emit(kernel: Kernel, bindings: readonly Binding[], params: Params, groups: number): void {
     if (groups <= 0) return;
     const halves = bindings.flatMap((b, slot) => b.kind === "tensor" && this.isHalf(b.tensor) ? [slot] : []);
-    this.dispatches.push({ kernel: withHalfBindings(kernel, halves), bindings, params, groups, op: this.#op });
+    const meeting = this.limits.subgroups ? withSubgroups(kernel) : kernel;
+    this.dispatches.push({ kernel: withHalfBindings(meeting, halves), bindings, params, groups, op: this.#op });
   }
 }

@@ -15,6 +15,14 @@ export interface Place {
   readonly size: number;
 }
 
+/** What room there is. */
+export interface MemoryLimits {
+  /** The largest buffer of the arena; a plan lets no activation cross a multiple of it. */
+  readonly chunkBytes: number;
+  /** All buffers together; default what the device gives. */
+  readonly maximumBytes?: number;
+}
+
 /** Allocates and finds buffers. */
 export class Memory {
   /** Grows by one whenever the arena or the scratch space was replaced: bind groups made before are stale. */
@@ -26,10 +34,23 @@ export class Memory {
   #arena: GPUBuffer[] = [];
   #scratch: GPUBuffer | undefined;
   readonly #nothing: GPUBuffer;
+  readonly chunkBytes: number;
+  readonly maximumBytes: number;
 
-  /** @param chunkBytes the largest buffer of the arena; a plan lets no activation cross a multiple of it */
-  constructor(readonly device: GPUDevice, readonly chunkBytes: number) {
+  constructor(readonly device: GPUDevice, { chunkBytes, maximumBytes = Infinity }: MemoryLimits) {
+    this.chunkBytes = chunkBytes;
+    this.maximumBytes = maximumBytes;
     this.#nothing = this.#buffer("nothing", EMPTY_SLOTS * BUFFER_ALIGNMENT);
+  }
+
+  /** Bytes of everything but tables and parameter blocks. */
+  get bytes(): number {
+    return this.persistentBytes + this.arenaBytes + this.scratchBytes;
+  }
+
+  /** Whether a persistent tensor has its buffer already. */
+  holds(t: Tensor): boolean {
+    return this.#persistent.has(rootOf(t).id);
   }
 
   get scratchBytes(): number {
@@ -60,11 +81,22 @@ export class Memory {
     }
   }
 
+  /** Frees arena and scratch space, which earlier programs find again at the size they knew. */
+  dropShared(): void {
+    for (const buffer of this.#arena) buffer.destroy();
+    this.#arena = [];
+    this.arenaBytes = 0;
+    this.#scratch?.destroy();
+    this.#scratch = undefined;
+    this.generation++;
+  }
+
   /** Makes arena and scratch space at least this large; contents are lost when they grow. */
   reserve(arenaBytes: number, scratchBytes: number): void {
     if (arenaBytes > this.arenaBytes) {
       for (const buffer of this.#arena) buffer.destroy();
       this.#arena = [];
+      this.arenaBytes = 0;
       for (let at = 0; at < arenaBytes; at += this.chunkBytes) {
         this.#arena.push(this.#buffer(`activations ${this.#arena.length}`, Math.min(this.chunkBytes, arenaBytes - at)));
       }
@@ -123,6 +155,18 @@ export class Memory {
 
   #buffer(label: string, bytes: number, data?: ArrayBufferView): GPUBuffer {
     const size = Math.max(BUFFER_ALIGNMENT, Math.ceil(bytes / BUFFER_ALIGNMENT) * BUFFER_ALIGNMENT);
+    const { maxBufferSize } = this.device.limits;
+    if (size > maxBufferSize) {
+      throw new RangeError(
+        `webgpu: ${label} takes ${size} bytes, this adapter's buffers at most ${maxBufferSize}: ` +
+          "use a smaller batch, crop or output dimension",
+      );
+    }
+    if (this.bytes + size > this.maximumBytes) {
+      throw new RangeError(
+        `${label} takes ${size} bytes, ${this.maximumBytes - this.bytes} of ${this.maximumBytes} are left`,
+      );
+    }
     const buffer = this.device.createBuffer({ label, size, usage: USAGE, mappedAtCreation: data !== undefined });
     if (data) {
       new Uint8Array(buffer.getMappedRange()).set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));

@@ -4,6 +4,7 @@ import { WebGpuBackend } from "./backend.ts";
 import { Tuner, type TuningOptions, type TuningResult } from "./autotune.ts";
 import { type AdapterSummary, type DeviceOptions, findAdapter, openDevice } from "./device.ts";
 import { type LoweringLimits, loweringLimits, type MatmulShape } from "./lowering.ts";
+import { subgroupsInOrder } from "./subgroups.ts";
 
 export type { TuningCache, TuningOptions, TuningResult } from "./autotune.ts";
 export type { TileName } from "./kernels/matmul_tiles.ts";
@@ -12,6 +13,8 @@ export { arenaBytes, DEFAULT_LIMITS, type LoweringLimits, type MatmulShape, work
 
 /** How to open the backend. */
 export interface WebGpuOptions extends DeviceOptions {
+  /** Take no more of the device's memory than so many bytes; default what it gives. */
+  readonly maximumBytes?: number;
   /**
    * How to find the fastest kernels for this adapter when a program is compiled; `false` keeps to rules of thumb.
    * A software adapter is never tuned. Results do not depend on it, bit for bit.
@@ -42,7 +45,15 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<WebGpu> {
   // Kernels use subgroups without asking for the extension by name, which Deno's compiler does not know and others insist on.
   const foreign = isForeign(options.gpu);
   const opened = await openDevice(foreign ? { ...options, subgroups: false } : options);
-  const backend = new WebGpuBackend(opened, { strict: foreign, precision: options.precision });
+  const backend = new WebGpuBackend(opened, {
+    strict: foreign,
+    precision: options.precision,
+    maximumBytes: options.maximumBytes,
+  });
+  // A software adapter gives a row to one thread, which meets nobody.
+  if (opened.subgroups && !opened.summary.fallback && await subgroupsInOrder(opened.device)) {
+    backend.limits = { ...backend.limits, subgroups: true };
+  }
   if (options.tuning !== false && !opened.summary.fallback) backend.tuner = new Tuner(backend, options.tuning);
   return backend;
 }

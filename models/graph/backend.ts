@@ -38,6 +38,9 @@ export interface Backend {
   /** Plans memory, builds kernels, allocates. Throws {RangeError} when the device cannot hold it, naming bytes. */
   compile(program: Program): Promise<Executable>;
 
+  /** Whether there is room for programs besides what is held, found out by trying; as if opened with `precision`. */
+  holds?(programs: readonly Program[], precision?: Precision): Promise<boolean>;
+
   /** Copies host data into a persistent tensor, or into `data.length` elements of it from element `offset`. */
   write(t: Tensor, data: TensorData, offset?: number): void;
 

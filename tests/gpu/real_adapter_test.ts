@@ -47,7 +47,7 @@ Deno.test("a product's plan follows its shape: large tiles, and splits where c i
     const p = new Program("product");
     const a = tensor("a", transA ? [k, m] : [m, k], "input"), b = tensor("b", [k, n], "input");
     matmul(p, a, b, { transA });
-    const limits = { bindingBytes: 2 ** 31 - 4, workgroupBytes: 32768, fallback: false, lanes: 0 };
+    const limits = { bindingBytes: 2 ** 31 - 4, workgroupBytes: 32768, fallback: false, subgroups: false, lanes: 0 };
     return { names: lower(p, limits).dispatches.map(({ kernel }) => kernel.name), scratch: workspaceBytes(p, limits) };
   };
   assert(plan(25216, 1536, 384).names[0].includes("128x128"));

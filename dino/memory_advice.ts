@@ -1,0 +1,51 @@
+// What of a run that a device refused would fit there, found out by trying.
+
+import type { Backend } from "../models/graph/backend.ts";
+import type { Config } from "./config.ts";
+import { type RunPlan, setUpStep } from "./run_plan.ts";
+
+type Change = Partial<Pick<Config, "accumulate" | "precision" | "batchSize">>;
+
+/** Changes of a configuration that take less memory, the gentlest first of each kind. */
+function* smaller(
+  { batchSize, accumulate, precision, useBnInHead }: Config,
+): Generator<[kind: string, Change]> {
+  const images = batchSize / accumulate;
+  // Parts add up to the same update, but for batch norm, which would see fewer images.
+  for (let parts = 2; parts <= images && !useBnInHead; parts++) {
+    if (images % parts === 0) yield ["accumulate", { accumulate: accumulate * parts }];
+  }
+  if (precision === "f32") yield ["precision", { precision: "f16" }];
+  for (let batch = Math.floor(batchSize / 2); batch >= 1; batch = Math.floor(batch / 2)) {
+    yield ["batch", { batchSize: batch, accumulate: 1 }];
+  }
+}
+
+const FLAGS = { accumulate: "--accumulate", batchSize: "--batch-size", precision: "--precision" };
+
+/** Flags that would make a run fit, such as `--accumulate 4`; none if nothing does or the backend cannot tell. */
+export async function whatFits(plan: RunPlan, backend: Backend): Promise<string[]> {
+  const found = new Map<string, string>();
+  if (!backend.holds) return [];
+  for (const [kind, change] of smaller(plan.config)) {
+    if (found.has(kind) || kind === "precision" && backend.name !== "webgpu") continue;
+    const { programs } = setUpStep({ ...plan, config: { ...plan.config, ...change } });
+    if (
+      !await backend.holds(
+        [...new Set([...programs.parts, ...programs.update ? [programs.update] : []])],
+        change.precision,
+      )
+    ) continue;
+    const flags = Object.entries(change).filter(([key, value]) => plan.config[key as keyof Change] !== value);
+    found.set(kind, flags.map(([key, value]) => `${FLAGS[key as keyof Change]} ${value}`).join(" "));
+  }
+  return [...found.values()];
+}
+
+/** An error of compiling a run, with what would fit if memory was what lacked. */
+export async function withWhatFits(error: unknown, plan: RunPlan, backend: Backend): Promise<unknown> {
+  if (!(error instanceof RangeError) || !/bytes/.test(error.message)) return error;
+  const fits = await whatFits(plan, backend).catch(() => []);
+  if (fits.length === 0) return error;
+  return new RangeError(`${error.message}; what fits: ${fits.join(", or ")}`, { cause: error });
+}
