@@ -54,6 +54,8 @@ export * from "./models/graph/ops/exports.ts";
 // Models.
 export * from "./models/vit.ts";
 export * from "./models/backbone.ts";
+export * from "./models/resnet.ts";
+export * from "./models/xcit.ts";
 export * from "./models/dino_head.ts";
 export * from "./models/dino_network.ts";
 export * from "./models/init.ts";
@@ -71,6 +73,7 @@ export * from "./models/weights/network.ts";
 export * from "./models/weights/backbone_weights.ts";
 export * from "./models/weights/preprocessing.ts";
 export * from "./models/weights/vit_weights.ts";
+export * from "./models/weights/resnet_weights.ts";
 export * from "./models/weights/convert.ts";
 export * from "./models/weights/published.ts";
 export * from "./models/weights/statistics.ts";
@@ -95,6 +98,7 @@ export {
 
 // The method.
 export * from "./dino/config.ts";
+export * from "./dino/architecture.ts";
 export * from "./dino/config_check.ts";
 export * from "./dino/field.ts";
 export * from "./dino/presets.ts";

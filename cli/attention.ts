@@ -3,9 +3,10 @@
 import { basename, join } from "node:path";
 import { headConfig } from "../models/dino_head.ts";
 import { tensor } from "../models/graph/tensor.ts";
-import { initialParameters } from "../models/init.ts";
-import { requireVit } from "../models/backbone.ts";
-import { type VitConfig, vitShapes } from "../models/vit.ts";
+import { initialBuffer, initialParameters } from "../models/init.ts";
+import { backboneBufferShapes, backboneShapes, isXcitConfig, requireTokens } from "../models/backbone.ts";
+import type { VitConfig } from "../models/vit.ts";
+import type { XcitConfig } from "../models/xcit.ts";
 import { resizeMaskNearest } from "../models/image/host_resize.ts";
 import type { Raster } from "../models/image/raster.ts";
 import { resize } from "../models/image/resample.ts";
@@ -75,7 +76,10 @@ export const command: EvaluationCommand<typeof fields> = {
   },
   async evaluate(context, flags) {
     const { sources: { data, masks }, backbone } = context;
-    requireVit(backbone, "attention maps");
+    requireTokens(backbone, "attention maps");
+    if (isXcitConfig(backbone) && placeOf(flags.query)) {
+      throw new RangeError(`--query ${flags.query}: in an XCiT [CLS] alone attends to patches: leave it out`);
+    }
     if (flags.imageSize < backbone.patchSize) {
       throw new RangeError(`--image-size ${flags.imageSize}: is smaller than a patch of ${backbone.patchSize}`);
     }
@@ -122,7 +126,7 @@ export const command: EvaluationCommand<typeof fields> = {
   },
 };
 
-type LookingContext = EvaluationContext & { readonly backbone: VitConfig };
+type LookingContext = EvaluationContext & { readonly backbone: VitConfig | XcitConfig };
 
 interface Looked {
   /** The image as the network saw it. */
@@ -193,9 +197,10 @@ async function scoreRandom(
   const { seed, initStd } = run?.config ?? defaultConfig();
   const drawn = initialParameters({ backbone, head }, seed, initStd);
   const parameters = new Map(
-    vitShapes(backbone).map(([name, shape]) => {
+    [...backboneShapes(backbone), ...backboneBufferShapes(backbone)].map(([name, shape]) => {
       const t = tensor(name, shape, "param");
-      backend.write(t, drawn.get(`backbone.${name}`)!);
+      const buffer = () => new Float32Array(shape[0]).fill(initialBuffer(name));
+      backend.write(t, drawn.get(`backbone.${name}`) ?? buffer());
       return [name, t];
     }),
   );

@@ -3,7 +3,10 @@
 import type { BackboneConfig } from "../models/backbone.ts";
 import { RESNET_SIZES, resnetConfig } from "../models/resnet.ts";
 import { VIT_SIZES, vitConfig } from "../models/vit.ts";
+import { xcitConfig } from "../models/xcit.ts";
 import { writeTextAtomically } from "../models/weights/atomic_file.ts";
+import { isXcit, xcitOf } from "../dino/architecture.ts";
+import { XCIT_ARCHES } from "../dino/config.ts";
 import { measureThroughput, type Throughput } from "../dino/eval/throughput.ts";
 import { integer, integers, number, text } from "../dino/field.ts";
 import { type EvaluationCommand, runEvaluation } from "./evaluation.ts";
@@ -78,13 +81,13 @@ export const command: EvaluationCommand<typeof fields> = {
 function architectures(text: string): string[] {
   return text.split(",").map((part) => {
     const name = part.trim().replace(/^deit_/, "vit_");
-    const known = { ...VIT_SIZES, ...RESNET_SIZES };
-    if (Object.hasOwn(known, name)) return name;
-    throw new RangeError(`--arch ${part}: is not one of ${Object.keys(known).join(", ")}`);
+    const known = [...Object.keys({ ...VIT_SIZES, ...RESNET_SIZES }), ...XCIT_ARCHES];
+    if (known.includes(name)) return name;
+    throw new RangeError(`--arch ${part}: is not one of ${known.join(", ")}`);
   });
 }
 
-/** What is measured of an architecture: each patch size, or the one network that has no patches. */
+/** What is measured of an architecture: each patch size, or the one that the arch has. */
 function variants(
   arch: string,
   patchSizes: readonly number[],
@@ -93,6 +96,10 @@ function variants(
   if (Object.hasOwn(RESNET_SIZES, arch)) {
     const size = RESNET_SIZES[arch as keyof typeof RESNET_SIZES];
     return [{ patchSize: null, config: resnetConfig({ ...size, imageSize }) }];
+  }
+  if (isXcit(arch)) {
+    const size = xcitOf(arch);
+    return [{ patchSize: size.patchSize, config: xcitConfig({ ...size, imageSize }) }];
   }
   const size = VIT_SIZES[arch as keyof typeof VIT_SIZES];
   return patchSizes.map((patchSize) => ({ patchSize, config: vitConfig({ ...size, patchSize, imageSize }) }));

@@ -1,7 +1,15 @@
 // Every hyperparameter of a DINO run, once: the defaults are the reference's, the type and the flags follow.
 
 import { RESNET_SIZES } from "../models/resnet.ts";
+import { XCIT_SIZES } from "../models/xcit.ts";
 import { boolean, choice, type Field, integer, integers, number, numbers, text } from "./field.ts";
+
+/** An XCiT under the name it is published by: its size and its patches. */
+export type XcitArch = `${keyof typeof XCIT_SIZES}_p${16 | 8}`;
+
+/** Every XCiT. */
+export const XCIT_ARCHES: readonly XcitArch[] = (Object.keys(XCIT_SIZES) as (keyof typeof XCIT_SIZES)[])
+  .flatMap((size) => [`${size}_p16`, `${size}_p8`] as const);
 
 const fraction = { min: 0, max: 1 };
 const positive = { above: 0 };
@@ -35,9 +43,10 @@ export const modelFields = {
     [
       ...["vit_tiny", "vit_small", "vit_base", "vit_large", "deit_tiny", "deit_small", "deit_base"] as const,
       ...Object.keys(RESNET_SIZES) as (keyof typeof RESNET_SIZES)[],
+      ...XCIT_ARCHES,
     ],
     "vit_small",
-    "width/heads: tiny 192/3, small 384/6, base 768/12, large 1024/16 (deit: the same); ResNets under torchvision's names",
+    "width/heads: tiny 192/3, small 384/6, base 768/12, large 1024/16 (deit: the same); ResNets and XCiTs by their names",
   ),
   patchSize: integer(16, "side of a patch; smaller is better and slower", { ...count, unit: "pixels" }),
   embedDim: integer(
@@ -191,6 +200,11 @@ export const deviceFields = {
   backend: choice(["auto", "webgpu", "wasm"], "auto", "auto: a real GPU if there is one, else SIMD WebAssembly"),
   adapter: text(null, "GPU by its number or a part of its name"),
   threads: integer(null, "of the wasm backend; auto: all cores", { min: 1, max: 256 }),
+  webgpu: choice(
+    ["deno", "dawn"],
+    "deno",
+    "whose WebGPU: the runtime's, or Dawn's, fetched from npm on first use (130 MB, not in a compiled binary)",
+  ),
   precision: choice(
     ["f32", "f16"],
     "f32",
@@ -208,6 +222,9 @@ export const deviceFields = {
   }),
 };
 
+/** What --verbose does, in every command that computes. */
+export const VERBOSE_ADVICE = "tell what the device is: adapter, driver, subgroups, features, limits";
+
 /** What is done with the configuration; not part of it and not recorded in config.json. */
 export const commandFields = {
   preset: text(null, "start from a named preset; later flags win"),
@@ -219,6 +236,7 @@ export const commandFields = {
   checked: boolean(false, "keep WebAssembly's bounds checks: slower, and a faulty kernel stops with a message"),
   json: boolean(false, "print events as JSON lines"),
   quiet: boolean(false, "print warnings and the result only"),
+  verbose: boolean(false, VERBOSE_ADVICE),
 };
 
 /** Groups of fields in the order of --help. */

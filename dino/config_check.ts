@@ -1,8 +1,7 @@
 // A configuration from JSON, checked value by value, value against value, and against the images it will train on.
 
-import { RESNET_SIZES, resnetConfig } from "../models/resnet.ts";
-import { VIT_SIZES } from "../models/vit.ts";
 import { type Config, configFields, defaultConfig, refusedFlags } from "./config.ts";
+import { checkArchitecture, patchOf, sideStep, unusualArchitecture } from "./architecture.ts";
 import { checkField, type Field, flagOf } from "./field.ts";
 import { nearestName, normalizeFlag } from "./flags.ts";
 
@@ -35,45 +34,6 @@ export function configFromJson(json: unknown, base: Config = defaultConfig()): C
     config[key] = value;
   }
   return config as Config;
-}
-
-/** Whether an arch is a ResNet, which has no patches, heads or MLPs to speak of. */
-export function isResnet(arch: string): arch is keyof typeof RESNET_SIZES {
-  return Object.hasOwn(RESNET_SIZES, arch);
-}
-
-/** What the sides of crops must be multiples of. */
-function sideStep({ arch, patchSize }: Config): number {
-  return isResnet(arch) ? 1 : patchSize;
-}
-
-/** Width, blocks and heads of the Vision Transformer a configuration names. */
-export interface Architecture {
-  /** Width. */
-  readonly embedDim: number;
-  /** Blocks. */
-  readonly depth: number;
-  /** Attention heads. */
-  readonly numHeads: number;
-}
-
-/**
- * The arch's dimensions with those given besides in their place.
- *
- * @throws {RangeError} if the width cannot be divided among the heads
- */
-export function architectureOf(config: Pick<Config, "arch" | "embedDim" | "depth" | "numHeads">): Architecture {
-  const named = VIT_SIZES[config.arch.replace(/^deit_/, "vit_") as keyof typeof VIT_SIZES]; // DeiT's are the same networks
-  const embedDim = config.embedDim ?? named.embedDim;
-  const depth = config.depth ?? named.depth;
-  const numHeads = config.numHeads ?? named.numHeads;
-  if (embedDim % numHeads !== 0) {
-    const heads = [...Array(numHeads).keys()].map((h) => numHeads - h).find((h) => embedDim % h === 0);
-    throw new RangeError(
-      `--embed-dim ${embedDim} is not a multiple of --num-heads ${numHeads}: use --num-heads ${heads}`,
-    );
-  }
-  return { embedDim, depth, numHeads };
 }
 
 /** What is known of the images before training. */
@@ -127,6 +87,7 @@ export function fitConfig(config: Config, facts: ImageFacts, notices: string[] =
   }
   return {
     ...config,
+    patchSize: patchOf(config),
     globalCropSize,
     localCropSize,
     warmupEpochs: config.warmupEpochs ?? fittingWarmup(config.epochs),
@@ -151,67 +112,16 @@ export function checkConfig(config: FittedConfig, facts?: ImageFacts): string[] 
   for (const [key, field] of Object.entries(fields)) {
     checkField(`--${flagOf(key)}`, field, (config as unknown as Record<string, unknown>)[key]);
   }
-  checkModel(config);
-  checkBatch(config, facts);
-  checkSchedules(config);
-  checkCrops(config);
-  return unusual(config);
-}
-
-function checkModel(config: FittedConfig): void {
-  if (isResnet(config.arch)) checkResnet(config);
-  else checkVit(config);
+  checkArchitecture(config);
   if (config.useFp16) {
     throw new RangeError(
       "--use-fp16 true: mixed precision is --precision f16 here, on --backend webgpu: use that, or leave it out",
     );
   }
-}
-
-function checkVit(config: FittedConfig): void {
-  const { embedDim } = architectureOf(config);
-  if (!Number.isInteger(embedDim * config.mlpRatio)) {
-    throw new RangeError(
-      `--mlp-ratio ${config.mlpRatio} times the width of ${embedDim} is not a whole number: ` +
-        `use --mlp-ratio ${Math.max(1, Math.round(config.mlpRatio))}`,
-    );
-  }
-  const sizes = [["global", config.globalCropSize]] as [string, number][];
-  if (config.localCropsNumber > 0) sizes.push(["local", config.localCropSize]);
-  for (const [view, size] of sizes) {
-    if (size % config.patchSize === 0) continue;
-    const below = size - size % config.patchSize;
-    throw new RangeError(
-      `--${view}-crop-size ${size} is not a multiple of --patch-size ${config.patchSize}: ` +
-        `use --${view}-crop-size ${below || config.patchSize}, or another --patch-size`,
-    );
-  }
-}
-
-function checkResnet(config: FittedConfig): void {
-  const { basePlanes, embedDim } = resnetConfig(RESNET_SIZES[config.arch as keyof typeof RESNET_SIZES]);
-  const perPlane = embedDim / basePlanes;
-  if (config.embedDim !== null && config.embedDim % perPlane !== 0) {
-    throw new RangeError(
-      `--embed-dim ${config.embedDim}: the features of ${config.arch} are a multiple of ${perPlane} wide: use ${
-        perPlane * Math.max(1, Math.round(config.embedDim / perPlane))
-      }`,
-    );
-  }
-  for (const key of ["depth", "numHeads"] as const) {
-    if (config[key] === null) continue;
-    throw new RangeError(
-      `--${flagOf(key)} ${config[key]}: ${config.arch} has its own: leave it out, or choose a vit arch`,
-    );
-  }
-  if (config.registers > 0) {
-    throw new RangeError(`--registers ${config.registers}: ${config.arch} has no tokens: leave it out`);
-  }
-  if (config.batchSize / config.accumulate < 2) {
-    throw new RangeError(
-      `--batch-size ${config.batchSize} in --accumulate ${config.accumulate} parts: batch norm needs 2 images at once or more`,
-    );
-  }
+  checkBatch(config, facts);
+  checkSchedules(config);
+  checkCrops(config);
+  return unusual(config);
 }
 
 function checkBatch(config: FittedConfig, facts?: ImageFacts): void {
@@ -243,12 +153,6 @@ function checkBatch(config: FittedConfig, facts?: ImageFacts): void {
   }
 }
 
-/** The largest divisor of `n` that is at most `limit`, or 1. */
-function largestDivisor(n: number, limit: number): number {
-  for (let d = Math.floor(limit); d > 1; d--) if (n % d === 0) return d;
-  return 1;
-}
-
 function largestPowerOfTwo(n: number): number {
   return 2 ** Math.floor(Math.log2(Math.max(n, 1)));
 }
@@ -272,47 +176,8 @@ function checkCrops(config: FittedConfig): void {
   }
 }
 
-/** Patches on a side below which a transformer has little to attend to. */
-const FEW_PATCHES = 4;
-
-/** Pixels that the last stage of a ResNet makes one of. */
-const RESNET_STRIDE = 32;
-
-function unusualResnet(config: FittedConfig): string[] {
-  const { arch, accumulate, cropChunk, globalCropSize, localCropSize, localCropsNumber, dropPathRate } = config;
-  const notices: string[] = [];
-  if (accumulate > 1) {
-    notices.push(
-      `--accumulate ${accumulate}: batch norms see each part by itself, so the update is not that of the whole batch at once`,
-    );
-  }
-  if (cropChunk !== null) {
-    notices.push(
-      `--crop-chunk ${cropChunk}: batch norms see each chunk by itself, so the update is not that of all views at once`,
-    );
-  }
-  const least = localCropsNumber > 0 ? Math.min(globalCropSize, localCropSize) : globalCropSize;
-  if (least <= RESNET_STRIDE) {
-    notices.push(
-      `crops of ${least} pixels are one pixel behind the last stage of ${arch}: larger ones would show more`,
-    );
-  }
-  if (dropPathRate !== fields.dropPathRate.default) {
-    notices.push(`--drop-path-rate ${dropPathRate}: ${arch} drops nothing, as torchvision's`);
-  }
-  return notices;
-}
-
 function unusual(config: FittedConfig): string[] {
-  const notices: string[] = [];
-  const grid = config.globalCropSize / config.patchSize;
-  if (isResnet(config.arch)) notices.push(...unusualResnet(config));
-  else if (grid < FEW_PATCHES) {
-    notices.push(
-      `a crop of ${config.globalCropSize} pixels has only ${grid}×${grid} patches of ${config.patchSize}: ` +
-        `--patch-size ${largestDivisor(config.globalCropSize, config.globalCropSize / 6)} would show more`,
-    );
-  }
+  const notices = unusualArchitecture(config);
   const peak = config.lr * config.batchSize / config.lrBatch;
   if (config.minLr > peak) {
     notices.push(`--min-lr ${config.minLr} is above the peak of ${peak}: it is not scaled with the batch, --lr is`);

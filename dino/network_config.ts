@@ -5,7 +5,9 @@ import { headConfig } from "../models/dino_head.ts";
 import type { NetworkConfig } from "../models/dino_network.ts";
 import { RESNET_SIZES, resnetConfig } from "../models/resnet.ts";
 import { vitConfig } from "../models/vit.ts";
-import { architectureOf, type FittedConfig, isResnet } from "./config_check.ts";
+import { xcitConfig } from "../models/xcit.ts";
+import { architectureOf, isResnet, isXcit, xcitOf } from "./architecture.ts";
+import type { FittedConfig } from "./config_check.ts";
 
 /** The student's and teacher's architecture. */
 export function networkOf(config: FittedConfig): NetworkConfig {
@@ -30,6 +32,9 @@ export function backboneOf(config: FittedConfig): BackboneConfig {
     return resnetConfig({ ...usual, basePlanes: usual.basePlanes * narrower, imageSize: config.globalCropSize });
   }
   const { patchSize, mlpRatio, layerNormEps, registers, globalCropSize: imageSize } = config;
+  if (isXcit(config.arch)) {
+    return xcitConfig({ ...xcitOf(config.arch), ...architectureOf(config), mlpRatio, layerNormEps, imageSize });
+  }
   const extras = registers > 0 ? { registers } : {};
   return vitConfig({ ...architectureOf(config), patchSize, mlpRatio, layerNormEps, imageSize, ...extras });
 }

@@ -158,6 +158,21 @@ export function xcitGrid(
   return [rows, columns];
 }
 
+/** Multiplications of a forward pass of one square image, in products, convolutions and attention. */
+export function xcitMultiplications(c: XcitConfig, imageSize: number): number {
+  const { embedDim: D, depth, classDepth, mlpRatio, numHeads } = c;
+  let side = imageSize, sum = 0, channels = c.inChannels;
+  for (const width of stemWidths(c)) {
+    side = Math.ceil(side / 2);
+    sum += side * side * 9 * channels * width;
+    channels = width;
+  }
+  const n = side * side, mlp = 2 * mlpRatio * D * D;
+  sum += n * 2 * WAVES * D;
+  sum += depth * n * (4 * D * D + mlp + 2 * D * (D / numHeads) + 18 * D);
+  return sum + classDepth * ((n + 1) * (3 * D * D + 2 * D) + D * D + mlp);
+}
+
 /** What to compute, and how. */
 export interface XcitOptions {
   /** Batch norms take the statistics of the images, and move their running ones; otherwise they use those. */

@@ -5,7 +5,15 @@ import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { patchify } from "../../models/graph/ops/tokens.ts";
 import { Program } from "../../models/graph/program.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
-import { type BackboneConfig, cropMultiple, inputPatch, requireVit } from "../../models/backbone.ts";
+import {
+  type BackboneConfig,
+  cropMultiple,
+  gridOf,
+  inputPatch,
+  isXcitConfig,
+  requireVit,
+} from "../../models/backbone.ts";
+import { xcit } from "../../models/xcit.ts";
 import { finalNorm, type Parameters, patchesFrom, vit } from "../../models/vit.ts";
 import { frozenFeatures, type LinearFeatureOptions, linearFeatures } from "./linear_features.ts";
 
@@ -73,11 +81,12 @@ export class ImageEncoder {
     this.backend.write(image, planes);
     await executable.run();
     const read = async (t?: Tensor) => t && await this.backend.read(t) as Float32Array;
+    const [gridHeight, gridWidth] = gridOf(this.config, height, width);
     const registers = "family" in this.config ? 0 : this.config.registers ?? 0;
     return {
-      gridHeight: Math.floor(height / patchSize),
-      gridWidth: Math.floor(width / patchSize),
-      heads: "family" in this.config ? 0 : this.config.numHeads,
+      gridHeight,
+      gridWidth,
+      heads: "numHeads" in this.config ? this.config.numHeads : 0,
       features: await read(outputs.features),
       tokens: withoutRegisters(
         await read(outputs.tokens),
@@ -115,7 +124,16 @@ export class ImageEncoder {
     const p = new Program(`encode ${height}×${width}`);
     const image = tensor("image", [images, config.inChannels, height, width], "input");
     const batch = { patches: patchify(p, image, inputPatch(config)), images, height, width };
+    if (isXcitConfig(config) && attentionOf === 0 && !wantsTokens && !features) {
+      const [rows, columns] = gridOf(config, height, width);
+      const attention = tensor("attention", [images, config.numHeads, 1, 1 + rows * columns], "output");
+      xcit(p, parameters, config, batch, { training: false, attention });
+      return { executable: await this.backend.compile(p), image, outputs: { attention } };
+    }
     if ("family" in config) {
+      if (attentionOf && isXcitConfig(config)) {
+        throw new TypeError(`attention of token ${attentionOf}: in an XCiT [CLS] alone attends to tokens: ask for 0`);
+      }
       if (wantsTokens || attentionOf !== undefined) {
         requireVit(config, attentionOf === undefined ? "patch tokens" : "attention");
       }

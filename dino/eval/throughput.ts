@@ -5,11 +5,15 @@ import {
   type BackboneConfig,
   backboneFeatures,
   backboneShapes,
+  gridOf,
   inputPatch,
+  isResnetConfig,
+  isXcitConfig,
 } from "../../models/backbone.ts";
 import type { Backend } from "../../models/graph/backend.ts";
 import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { Program } from "../../models/graph/program.ts";
+import { xcitMultiplications } from "../../models/xcit.ts";
 import { type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { resnetMultiplications, resnetSides } from "../../models/resnet.ts";
 import type { VitConfig } from "../../models/vit.ts";
@@ -91,13 +95,15 @@ export async function measureThroughput(
 
 /** Tokens of a square image of `imageSize` pixels, [CLS] included; pixels of the last map of a network without tokens. */
 function tokensOf(config: BackboneConfig, imageSize: number): number {
-  if ("family" in config) return resnetSides(config, imageSize).at(-1)! ** 2;
-  return Math.floor(imageSize / config.patchSize) ** 2 + 1;
+  if (isResnetConfig(config)) return resnetSides(config, imageSize).at(-1)! ** 2;
+  const [rows, columns] = gridOf(config, imageSize, imageSize);
+  return rows * columns + 1;
 }
 
 /** Twice the multiplications of the products in a forward pass of one square image. */
 export function forwardFlops(config: BackboneConfig, imageSize: number): number {
-  if ("family" in config) return 2 * resnetMultiplications(config, imageSize);
+  if (isResnetConfig(config)) return 2 * resnetMultiplications(config, imageSize);
+  if (isXcitConfig(config)) return 2 * xcitMultiplications(config, imageSize);
   const { embedDim: D, depth, mlpRatio, patchSize, inChannels }: VitConfig = config;
   const tokens = tokensOf(config, imageSize);
   const block = 4 * D * D + 2 * mlpRatio * D * D;

@@ -5,6 +5,7 @@ import { findNetwork } from "./network.ts";
 import { parsePreprocessing, type Preprocessing } from "./preprocessing.ts";
 import { readResnetNetwork } from "./resnet_weights.ts";
 import type { TensorFile } from "./tensor_file.ts";
+import { readXcitNetwork } from "./xcit_weights.ts";
 import { type LoadedTensor, readVitNetwork, type VitReading, type WeightsReport } from "./vit_weights.ts";
 
 /** A backbone in memory. */
@@ -29,6 +30,10 @@ export async function readBackbone(file: TensorFile, reading: VitReading = {}): 
   const network = findNetwork(file, reading.network);
   const { preprocessor } = file;
   const preprocessing = preprocessor && parsePreprocessing(preprocessor, `${file.name}/preprocessor_config.json`);
-  const read = network.family === "resnet" ? await readResnetNetwork(network) : await readVitNetwork(network, reading);
-  return { ...read, preprocessing };
+  const read = {
+    resnet: () => readResnetNetwork(network),
+    xcit: () => readXcitNetwork(network, reading),
+    vit: () => readVitNetwork(network, reading),
+  };
+  return { ...await read[network.family](), preprocessing };
 }

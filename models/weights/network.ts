@@ -63,6 +63,7 @@ export function findNetwork(file: TensorFile, network: NetworkName = "teacher"):
     rest.push(...sources);
   }
   placeRegisters(found);
+  renameXcit(found);
   joinQkv(found);
   foldLayerScale(found);
   const family = anchor.resnet ? "resnet" : found.has("backbone.patch_embed.proj.0.0.weight") ? "xcit" : "vit";
@@ -143,12 +144,24 @@ function placeRegisters(tensors: Map<string, NetworkTensor>): void {
   tensors.set("backbone.pos_embed", { shape: [one, count + 1, D], sources: pos.sources, read });
 }
 
-/** transformers keeps three matrices where the release has one: rows of queries, keys, values. */
+/** timm calls the positions of XCiT otherwise. */
+function renameXcit(tensors: Map<string, NetworkTensor>): void {
+  for (const part of ["weight", "bias"]) {
+    const theirs = `backbone.pos_embed.token_projection.${part}`, tensor = tensors.get(theirs);
+    if (!tensor) continue;
+    tensors.delete(theirs);
+    tensors.set(`backbone.pos_embeder.token_projection.${part}`, tensor);
+  }
+}
+
+/** transformers, and timm in class attention, keep three matrices where the release has one: rows of queries, keys, values. */
 function joinQkv(tensors: Map<string, NetworkTensor>): void {
   for (const name of [...tensors.keys()]) {
-    const match = /^(.*\.attn\.)query\.(weight|bias)$/.exec(name);
+    const match = /^(.*\.attn\.)(query|q)\.(weight|bias)$/.exec(name);
     if (!match) continue;
-    const names = ["query", "key", "value"].map((part) => `${match[1]}${part}.${match[2]}`);
+    const names = (match[2] === "q" ? ["q", "k", "v"] : ["query", "key", "value"]).map((part) =>
+      `${match[1]}${part}.${match[3]}`
+    );
     const parts = names.map((part) => tensors.get(part));
     // A missing or odd one stays as it is, and is reported as unexpected.
     if (parts.some((part) => part === undefined || part.shape.join() !== parts[0]!.shape.join())) continue;
@@ -164,7 +177,7 @@ function joinQkv(tensors: Map<string, NetworkTensor>): void {
       },
     };
     names.forEach((part) => tensors.delete(part));
-    tensors.set(`${match[1]}qkv.${match[2]}`, joined);
+    tensors.set(`${match[1]}qkv.${match[3]}`, joined);
   }
 }
 

@@ -1,7 +1,8 @@
 // The configuration: every field reads from words and JSON, every refusal names the value and the fix.
 
 import { type Config, configFields, defaultConfig, refusedFlags } from "../../dino/config.ts";
-import { architectureOf, checkConfig, configFromJson, fitConfig } from "../../dino/config_check.ts";
+import { architectureOf } from "../../dino/architecture.ts";
+import { checkConfig, configFromJson, fitConfig } from "../../dino/config_check.ts";
 import { checkField, type Field, flagOf, parseField } from "../../dino/field.ts";
 import { allFields, findFlag } from "../../dino/flags.ts";
 import { applyPreset, presets } from "../../dino/presets.ts";
@@ -122,6 +123,19 @@ Deno.test("config: crops are the reference's for large images and fitted to smal
   assertEquals(sizes({ patchSize: 4 }, 28), [28, 12]);
   assertEquals(sizes({ patchSize: 16 }, 10), [16, 16]);
   assertEquals(sizes({ patchSize: 4, globalCropSize: 64 }, 32), [64, 28]);
+});
+
+Deno.test("config: an XCiT has the patches of its name, and no registers", () => {
+  const fitted = (changes: Partial<Config>) => fitConfig({ ...defaultConfig(), ...changes }, facts);
+  assertEquals(fitted({ arch: "xcit_small_12_p8" }).patchSize, 8);
+  assertEquals(fitted({ arch: "xcit_medium_24_p16" }).patchSize, 16);
+  assertEquals(architectureOf(fitted({ arch: "xcit_medium_24_p16" })), { embedDim: 512, depth: 24, numHeads: 8 });
+  const refuse = (changes: Partial<Config>, message: string) =>
+    assertThrows(() => checkConfig(fitted(changes)), RangeError, message);
+  refuse({ arch: "xcit_small_12_p16", patchSize: 8 }, "use --arch xcit_small_12_p8");
+  refuse({ arch: "xcit_small_12_p16", registers: 4 }, "--registers 4");
+  refuse({ arch: "xcit_small_12_p16", embedDim: 36, numHeads: 4 }, "--embed-dim 36");
+  refuse({ arch: "xcit_small_12_p16", globalCropSize: 100 }, "not a multiple of --patch-size 16");
 });
 
 Deno.test("config: the warm-up is the reference's, or fits a run that is hardly longer", () => {

@@ -12,6 +12,15 @@ const short = { epochs: 2, knnEvery: 0, logEvery: 1 };
 const configs: Record<string, Config> = {
   "training": toyConfig(short),
   "training with register tokens": toyConfig({ ...short, registers: 2 }),
+  "training of an XCiT": toyConfig({
+    ...short,
+    arch: "xcit_nano_12_p8",
+    patchSize: 8,
+    depth: 1,
+    globalCropSize: 16,
+    localCropSize: 8,
+    lr: 0.005,
+  }),
   "training a ResNet": toyConfig({
     ...{ ...short, arch: "resnet18", embedDim: 16, depth: null, numHeads: null, patchSize: 16, dropPathRate: 0.1 },
     ...{ globalCropSize: 10, localCropSize: 7, optimizer: "sgd", useBnInHead: true, lr: 0.005 },
