@@ -1,6 +1,8 @@
 // Opens the backend that --backend names, or the one that suits the machine, and says why.
 
 import type { Backend } from "../models/graph/backend.ts";
+import type { WebGpu } from "../gpu/mod.ts";
+import { dawnGpu } from "./dawn.ts";
 import type { DeviceChoice } from "./messages.ts";
 import { MODE_VARIABLE } from "./mode.ts";
 import { tuningCache } from "./tuning_cache.ts";
@@ -9,6 +11,8 @@ import { tuningCache } from "./tuning_cache.ts";
 export interface OpenedBackend {
   readonly backend: Backend;
   readonly reason: string;
+  /** What the device is, if that was asked for. */
+  readonly details?: readonly string[];
 }
 
 /**
@@ -17,8 +21,24 @@ export interface OpenedBackend {
  * @throws {Error} if what was asked for by name cannot be had, with what would help
  */
 export async function openBackend(choice: DeviceChoice): Promise<OpenedBackend> {
+  const opened = await choose(choice);
+  if (!choice.verbose) return opened;
+  const { details = [] } = opened.backend as Partial<WebGpu>;
+  return { ...opened, details: opened.backend.name === "webgpu" ? [...details, await driver()] : details };
+}
+
+/** WebGPU does not tell drivers apart; NVIDIA's tells its version on Linux, and Mesa's is in the adapter's name. */
+async function driver(): Promise<string> {
+  const text = await Deno.readTextFile("/proc/driver/nvidia/version").catch(() => "");
+  return `driver: ${/NVRM version: (.+)/.exec(text)?.[1].trim() ?? "not told by WebGPU beyond the adapter's name"}`;
+}
+
+async function choose(choice: DeviceChoice): Promise<OpenedBackend> {
   const { backend, threads, precision } = choice;
   const adapter = choice.adapter ?? undefined;
+  if (backend === "wasm" && choice.webgpu === "dawn") {
+    throw new RangeError("--webgpu dawn with --backend wasm: SIMD needs no WebGPU: use one of the two");
+  }
   if (backend === "wasm" && precision === "f16") {
     throw new RangeError(
       "--precision f16 with --backend wasm: SIMD stores f32: use --backend webgpu, or --precision f32",
@@ -27,9 +47,12 @@ export async function openBackend(choice: DeviceChoice): Promise<OpenedBackend> 
   if (backend === "wasm") return { backend: await simd(threads), reason: "asked for by --backend wasm" };
   const { describeAdapters, openWebGpu } = await import("../gpu/mod.ts");
   const tuning = { cache: tuningCache() };
-  if (backend === "webgpu" || adapter !== undefined) {
-    const opened = await openWebGpu({ adapter, allowFallback: true, tuning, precision });
-    return { backend: opened, reason: `asked for by ${adapter === undefined ? "--backend webgpu" : "--adapter"}` };
+  // Who asks for Dawn asks for WebGPU.
+  const gpu = choice.webgpu === "dawn" ? await dawnGpu() : undefined;
+  if (backend === "webgpu" || adapter !== undefined || gpu) {
+    const opened = await openWebGpu({ adapter, allowFallback: true, tuning, precision, gpu });
+    const by = adapter !== undefined ? "--adapter" : gpu ? "--webgpu dawn" : "--backend webgpu";
+    return { backend: opened, reason: `asked for by ${by}` };
   }
   const adapters = await describeAdapters();
   const real = adapters.filter(({ fallback }) => !fallback);

@@ -1,6 +1,6 @@
 // `dino bench`: measures kernels, updates and decoding on this machine; runs directly too.
 
-import { deviceFields, modelFields } from "../dino/config.ts";
+import { deviceFields, modelFields, VERBOSE_ADVICE } from "../dino/config.ts";
 import { boolean, type Field, integer, number, text } from "../dino/field.ts";
 import { nearestName } from "../dino/flags.ts";
 import { decodeRows } from "./bench/decode.ts";
@@ -25,7 +25,7 @@ const sizes = {
   crops: text("2x224+8x96", "crops of a step: 2xSIZE, or 2xSIZE+NxSIZE"),
   outDim: { ...modelFields.outDim, default: outDim },
 };
-const { backend, adapter, threads } = deviceFields;
+const { backend, adapter, threads, webgpu } = deviceFields;
 const command = {
   quick: boolean(false, "tiny sizes: only to see that everything runs"),
   seconds: number(2, "time for each measurement, at least three runs of it", { above: 0, unit: "seconds" }),
@@ -33,10 +33,11 @@ const command = {
   checked: boolean(false, "keep WebAssembly's bounds checks"),
   json: boolean(false, "print an array of rows as JSON"),
   quiet: boolean(false, "print the rows only"),
+  verbose: boolean(false, VERBOSE_ADVICE),
 };
 const GROUPS: readonly FlagGroup[] = [
   { title: "Sizes", fields: sizes },
-  { title: "Device", fields: { backend, adapter, threads } },
+  { title: "Device", fields: { backend, adapter, threads, webgpu } },
   { title: "Command", fields: command },
 ];
 
@@ -134,7 +135,13 @@ function jobOf(
   };
   return {
     command: "bench",
-    device: { backend: flags.backend, adapter: flags.adapter, threads: flags.threads },
+    device: {
+      backend: flags.backend,
+      adapter: flags.adapter,
+      threads: flags.threads,
+      webgpu: flags.webgpu,
+      verbose: flags.verbose,
+    },
     names,
     sizes: Object.fromEntries(
       Object.entries(asked).filter(([key]) => key in given || "crops" in given && /Crop/.test(key)),

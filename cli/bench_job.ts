@@ -24,7 +24,13 @@ export async function runBenchJob(job: BenchJob, { mode, tell, signal }: Compute
   const opened = await openBackend(job.device);
   const backend: OnGpu = opened.backend;
   try {
-    tell({ type: "backend", name: backend.name, description: backend.description, reason: opened.reason });
+    tell({
+      type: "backend",
+      name: backend.name,
+      description: backend.description,
+      reason: opened.reason,
+      details: opened.details,
+    });
     const threads = backend.name === "wasm" ? job.device.threads ?? navigator.hardwareConcurrency : 0;
     const common = { backend: backend.name, mode, threads };
     const sizes = sizesFor(job, backend);

@@ -1,6 +1,6 @@
 // `dino doctor`: runs the kernels on this machine against a float64 reference and tells how far off they are; runs directly too.
 
-import { deviceFields } from "../dino/config.ts";
+import { deviceFields, VERBOSE_ADVICE } from "../dino/config.ts";
 import { boolean, type Field } from "../dino/field.ts";
 import type { WebGpu } from "../gpu/mod.ts";
 import type { Backend } from "../models/graph/backend.ts";
@@ -19,10 +19,13 @@ import { givenArguments } from "./mode.ts";
  */
 const TOLERANCE = 2e-5;
 
-const { backend, adapter, threads } = deviceFields;
-const command = { json: boolean(false, "print the result as JSON") };
+const { backend, adapter, threads, webgpu } = deviceFields;
+const command = {
+  json: boolean(false, "print the result as JSON"),
+  verbose: boolean(false, VERBOSE_ADVICE),
+};
 const GROUPS: readonly FlagGroup[] = [
-  { title: "Device", fields: { backend, adapter, threads } },
+  { title: "Device", fields: { backend, adapter, threads, webgpu } },
   { title: "Command", fields: command },
 ];
 
@@ -46,7 +49,7 @@ async function doctorCommand(words: readonly string[]): Promise<number> {
     return 0;
   }
   if (positional.length > 0) throw new RangeError(`takes no words, got ${positional[0]}`);
-  const fields = { backend, adapter, threads, ...command };
+  const fields = { backend, adapter, threads, webgpu, ...command };
   const defaults = Object.fromEntries(Object.entries(fields).map(([key, field]) => [key, field.default]));
   const flags = { ...defaults, ...given } as unknown as Values<typeof command> & DeviceChoice;
   const opened = await openBackend(flags);
@@ -58,6 +61,7 @@ async function doctorCommand(words: readonly string[]): Promise<number> {
       console.log(JSON.stringify({ backend: opened.backend.name, description, tolerance: TOLERANCE, checks }));
     } else {
       console.log(`${description} (${opened.reason})`);
+      for (const line of opened.details ?? []) console.log(`  ${line}`);
       for (const line of table(checks)) console.log(line);
       for (const line of await tileTable(opened.backend)) console.log(line);
       console.log(

@@ -1,7 +1,7 @@
 // What every evaluation command shares: weights, images, a device, progress, JSON or lines, and no output left half done.
 
 import { join } from "node:path";
-import { dataFields, deviceFields } from "../dino/config.ts";
+import { dataFields, deviceFields, VERBOSE_ADVICE } from "../dino/config.ts";
 import type { PixelLocator, PixelSource, Split } from "../dino/data/dataset.ts";
 import { isImageName } from "../dino/data/decode.ts";
 import { openPixels } from "../dino/data/open.ts";
@@ -36,6 +36,7 @@ const device = {
   backend: deviceFields.backend,
   adapter: deviceFields.adapter,
   threads: deviceFields.threads,
+  webgpu: deviceFields.webgpu,
   precision: deviceFields.precision,
   checked: boolean(false, "keep WebAssembly's bounds checks"),
 };
@@ -43,6 +44,7 @@ const device = {
 const output = {
   json: boolean(false, "print the result as JSON"),
   quiet: boolean(false, "print the result only"),
+  verbose: boolean(false, VERBOSE_ADVICE),
 };
 
 /** Flags that name files to be written, where they have an extension. */
@@ -145,12 +147,12 @@ async function run<F extends Readonly<Record<string, Field>>>(
     const requests = command.sources(flags, extra);
     const sources = await openSources(requests, join(cache, "images"), temporary, flags, progress);
     if (sources === undefined) return EXIT_INTERRUPTED;
-    const { backend, adapter, threads, precision, network, numHeads = null } = flags;
+    const { backend, adapter, threads, webgpu, precision, verbose, network, numHeads = null } = flags;
     return await compute(
       {
         command: "evaluation",
         name: command.name,
-        device: { backend, adapter, threads, precision },
+        device: { backend, adapter, threads, webgpu, precision, verbose },
         weights,
         network: network ?? "teacher",
         numHeads,

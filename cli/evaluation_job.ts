@@ -69,9 +69,9 @@ export async function runEvaluationJob(job: EvaluationJob, { tell, signal }: Com
   const ours = loaded && await readTrainingState(loaded.path).then(({ config }) => config, () => undefined);
   const sources: Record<string, PixelSource> = {};
   for (const [name, locator] of Object.entries(job.sources)) sources[name] = await reopenPixels(locator);
-  const { backend, reason } = await openBackend(job.device);
+  const { backend, reason, details } = await openBackend(job.device);
   try {
-    tell({ type: "backend", name: backend.name, description: backend.description, reason });
+    tell({ type: "backend", name: backend.name, description: backend.description, reason, details });
     for (const message of loaded?.notices ?? []) tell({ type: "notice", message });
     const outcome = await command.evaluate({
       backend,

@@ -1,7 +1,7 @@
 // `dino knn`: classifies images by the nearest neighbours of a network's features; runs directly too.
 
 import { join } from "node:path";
-import { dataFields, deviceFields, evaluationFields } from "../dino/config.ts";
+import { dataFields, deviceFields, evaluationFields, VERBOSE_ADVICE } from "../dino/config.ts";
 import type { KnnAccuracy } from "../dino/eval/knn.ts";
 import { boolean, choice, type Field, integer, text } from "../dino/field.ts";
 import { EXIT_INTERRUPTED, exitStatus } from "./failure.ts";
@@ -27,11 +27,12 @@ const evaluation = {
   seed: integer(0, "chooses the tenth that is held out when there is no --val", { min: 0, max: 2 ** 32 - 1 }),
   pixels: boolean(false, "classify plain pixels too, for comparison"),
 };
-const { backend, adapter, threads, precision } = deviceFields;
+const { backend, adapter, threads, webgpu, precision } = deviceFields;
 const command = {
   checked: boolean(false, "keep WebAssembly's bounds checks"),
   json: boolean(false, "print the result as JSON"),
   quiet: boolean(false, "print the result only"),
+  verbose: boolean(false, VERBOSE_ADVICE),
 };
 const GROUPS: readonly FlagGroup[] = [
   {
@@ -42,7 +43,7 @@ const GROUPS: readonly FlagGroup[] = [
     },
   },
   { title: "Evaluation", fields: evaluation },
-  { title: "Device", fields: { backend, adapter, threads, precision } },
+  { title: "Device", fields: { backend, adapter, threads, webgpu, precision } },
   { title: "Command", fields: command },
 ];
 
@@ -112,7 +113,14 @@ async function evaluate(weights: string, flags: KnnFlags, cacheDir: string, prog
   val?.close();
   const job: KnnJob = {
     command: "knn",
-    device: { backend: flags.backend, adapter: flags.adapter, threads: flags.threads, precision: flags.precision },
+    device: {
+      backend: flags.backend,
+      adapter: flags.adapter,
+      threads: flags.threads,
+      webgpu: flags.webgpu,
+      precision: flags.precision,
+      verbose: flags.verbose,
+    },
     weights,
     network: flags.network,
     numHeads: flags.numHeads,

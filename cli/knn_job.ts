@@ -35,9 +35,9 @@ export async function runKnnJob(job: KnnJob, { tell, signal }: ComputeContext): 
     );
   }
   refuseForeignClasses(split);
-  const { backend, reason } = await openBackend(job.device);
+  const { backend, reason, details } = await openBackend(job.device);
   try {
-    tell({ type: "backend", name: backend.name, description: backend.description, reason });
+    tell({ type: "backend", name: backend.name, description: backend.description, reason, details });
     const { parameters } = uploadBackbone(backend, loaded);
     const evaluation = new KnnEvaluation(backend, split, {
       backbone,

@@ -18,7 +18,7 @@ export interface LaunchOptions {
   /** What the compute process says on stderr. Default: passed on. */
   readonly onError?: (line: string) => void;
   /** The program to start; default: this one. */
-  readonly command?: (mode: Mode) => Deno.Command;
+  readonly command?: (mode: Mode, foreign: boolean) => Deno.Command;
 }
 
 /**
@@ -39,7 +39,7 @@ export async function launch(job: Job, options: LaunchOptions): Promise<number> 
 
 async function runOnce(job: Job, mode: Mode, options: LaunchOptions) {
   const { onEvent, onNotice, onError = (line) => console.error(line), command = computeCommand } = options;
-  const child = command(mode).spawn();
+  const child = command(mode, usesDawn(job)).spawn();
   const input = child.stdin.getWriter();
   let ready = false, explained = false;
   const signals = forwardSignals(child, input, onNotice);
@@ -132,7 +132,12 @@ function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
   } catch { /* ended already */ }
 }
 
-function computeCommand(mode: Mode): Deno.Command {
+/** Dawn is a native library, which wants one more permission. */
+function usesDawn(job: Job): boolean {
+  return (job.command === "train" ? job.config : job.device).webgpu === "dawn";
+}
+
+function computeCommand(mode: Mode, foreign: boolean): Deno.Command {
   const env = Deno.env.toObject();
   const flags = env.DENO_V8_FLAGS;
   delete env.DENO_V8_FLAGS; // an empty value would be fatal
@@ -155,6 +160,7 @@ function computeCommand(mode: Mode): Deno.Command {
   const module = import.meta.resolve("./compute.ts");
   const local = module.startsWith("file:");
   const args = ["run", "--quiet", "--no-prompt", "--allow-read", "--allow-write", "--allow-env", "--allow-sys"];
+  if (foreign) args.push("--allow-ffi");
   if (!local) args.push("--no-config", "--allow-import"); // a deno.json of the working folder is somebody else's
   return new Deno.Command(Deno.execPath(), { args: [...args, module], ...streams });
 }

@@ -16,6 +16,10 @@ export interface DeviceChoice {
   readonly threads: number | null;
   /** Default f32. */
   readonly precision?: "f32" | "f16";
+  /** Whose WebGPU; default the runtime's. */
+  readonly webgpu?: "deno" | "dawn";
+  /** Tell what the device is. */
+  readonly verbose?: boolean;
 }
 
 /** Training, with everything but a device. */
@@ -28,6 +32,7 @@ export interface TrainJob {
   readonly resume: boolean;
   readonly reschedule: boolean;
   readonly overwrite: boolean;
+  readonly verbose: boolean;
 }
 
 /** k-NN of given weights. */
@@ -115,7 +120,13 @@ export interface BenchRow {
 export type ComputeEvent =
   | TrainEvent
   | { readonly type: "ready"; readonly mode: Mode }
-  | { readonly type: "backend"; readonly name: string; readonly description: string; readonly reason: string }
+  | {
+    readonly type: "backend";
+    readonly name: string;
+    readonly description: string;
+    readonly reason: string;
+    readonly details?: readonly string[];
+  }
   | { readonly type: "crops"; readonly png: string; readonly caption: string }
   | {
     readonly type: "knnResult";

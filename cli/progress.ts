@@ -51,7 +51,9 @@ export class Progress {
     if ("source" in event) return this.#showData(event);
     switch (event.type) {
       case "backend":
-        return this.line(`computing on ${event.name}: ${event.description} (${event.reason})`);
+        this.line(`computing on ${event.name}: ${event.description} (${event.reason})`);
+        for (const line of event.details ?? []) this.line(`  ${line}`);
+        return;
       case "start":
         this.#start = event;
         return this.#showStart(event);

@@ -143,6 +143,7 @@ async function prepareAndTrain(
     resume: command.resume,
     reschedule: command.reschedule,
     overwrite: command.overwrite,
+    verbose: command.verbose,
   };
   data.close();
   val?.close();

@@ -15,9 +15,9 @@ export async function runTrainJob(job: TrainJob, { tell, signal }: ComputeContex
   const data = await reopenPixels(job.data);
   const val = job.val && await reopenPixels(job.val);
   const plan = planRun(config, data); // impossible configurations are refused before a device is opened
-  const { backend, reason } = await openBackend(config);
+  const { backend, reason, details } = await openBackend({ ...config, verbose: job.verbose });
   try {
-    tell({ type: "backend", name: backend.name, description: backend.description, reason });
+    tell({ type: "backend", name: backend.name, description: backend.description, reason, details });
     const { png, caption } = await contactSheet(plan.config, data, backend);
     tell({ type: "crops", png: png.toBase64(), caption });
     const result = await train(config, {

@@ -28,6 +28,7 @@ const FREE: ReadonlySet<string> = new Set<keyof Config>([
   "backend",
   "adapter",
   "threads",
+  "webgpu", // the fingerprint names it
   "recompute",
 ]);
 

@@ -6,6 +6,7 @@ import type { Program } from "../models/graph/program.ts";
 import { byteLength, bytesPerElement, hostArray, size, type Tensor, type TensorData } from "../models/graph/tensor.ts";
 import { bindOnce } from "./alias.ts";
 import { writeBytes } from "./bytes.ts";
+import { describeDevice } from "./describe.ts";
 import { type AdapterSummary, messageOf, type OpenedDevice } from "./device.ts";
 import { GpuExecutable, type Host } from "./executable.ts";
 import { lower, type LoweringLimits, loweringLimits, type MatmulChooser, type MatmulShape } from "./lowering.ts";
@@ -66,7 +67,10 @@ export class WebGpuBackend implements Backend, Host {
     this.device = device;
     this.adapter = summary;
     this.timestamps = opened.timestamps;
-    this.description = `WebGPU, ${summary.description}${summary.fallback ? " (software)" : ""}` +
+    this.description =
+      `${strict ? "WebGPU of another implementation" : "WebGPU"}, ${summary.description}${
+        summary.fallback ? " (software)" : ""
+      }` +
       (precision === "f16" ? ", f16 storage" : "");
     const { limits } = device;
     this.limits = loweringLimits(summary, opened.subgroupSize, limits);
@@ -106,6 +110,10 @@ export class WebGpuBackend implements Backend, Host {
 
   get fingerprint(): string {
     return this.description;
+  }
+
+  get details(): readonly string[] {
+    return describeDevice(this.adapter, this.device, this.limits.subgroups);
   }
 
   get memory(): MemoryUse {

@@ -26,6 +26,8 @@ export interface WebGpuOptions extends DeviceOptions {
 export interface WebGpu extends Backend {
   /** What it runs on. */
   readonly adapter: AdapterSummary;
+  /** Adapter, features and limits, in lines. */
+  readonly details: readonly string[];
   /** What the tuner found so far; empty on a software adapter. */
   readonly tuned: readonly TuningResult[];
   /** Seconds the tuner took for that. */
