@@ -205,11 +205,6 @@ export const deviceFields = {
     "deno",
     "whose WebGPU: the runtime's, or Dawn's, fetched from npm on first use (130 MB, not in a compiled binary)",
   ),
-  webgpu: choice(
-    ["deno", "dawn"],
-    "deno",
-    "whose WebGPU: the runtime's, or Dawn's, fetched from npm on first use (130 MB, not in a compiled binary)",
-  ),
   precision: choice(
     ["f32", "f16"],
     "f32",
@@ -226,9 +221,6 @@ export const deviceFields = {
     unit: "updates",
   }),
 };
-
-/** What --verbose does, in every command that computes. */
-export const VERBOSE_ADVICE = "tell what the device is: adapter, driver, subgroups, features, limits";
 
 /** What --verbose does, in every command that computes. */
 export const VERBOSE_ADVICE = "tell what the device is: adapter, driver, subgroups, features, limits";
