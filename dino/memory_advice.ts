@@ -2,29 +2,39 @@
 
 import type { Backend } from "../models/graph/backend.ts";
 import type { Config } from "./config.ts";
+import { GLOBAL_VIEWS } from "./data/multicrop.ts";
 import { type RunPlan, setUpStep } from "./run_plan.ts";
 
-type Change = Partial<Pick<Config, "accumulate" | "precision" | "batchSize">>;
+type Change = Partial<Pick<Config, "recompute" | "accumulate" | "cropChunk" | "precision" | "batchSize">>;
 
 /** Changes of a configuration that take less memory, the gentlest first of each kind. */
 function* smaller(
-  { batchSize, accumulate, precision, useBnInHead }: Config,
+  { recompute, batchSize, accumulate, cropChunk, localCropsNumber, precision, useBnInHead }: Config,
 ): Generator<[kind: string, Change]> {
+  if (recompute === "never") yield ["recompute", { recompute: "always" }];
   const images = batchSize / accumulate;
   // Parts add up to the same update, but for batch norm, which would see fewer images.
   for (let parts = 2; parts <= images && !useBnInHead; parts++) {
     if (images % parts === 0) yield ["accumulate", { accumulate: accumulate * parts }];
   }
+  const views = Math.min(cropChunk ?? Infinity, GLOBAL_VIEWS + localCropsNumber);
+  for (let chunk = views - 1; chunk >= 1 && !useBnInHead; chunk--) yield ["chunk", { cropChunk: chunk }];
   if (precision === "f32") yield ["precision", { precision: "f16" }];
   for (let batch = Math.floor(batchSize / 2); batch >= 1; batch = Math.floor(batch / 2)) {
     yield ["batch", { batchSize: batch, accumulate: 1 }];
   }
 }
 
-const FLAGS = { accumulate: "--accumulate", batchSize: "--batch-size", precision: "--precision" };
+const FLAGS = {
+  recompute: "--recompute",
+  accumulate: "--accumulate",
+  cropChunk: "--crop-chunk",
+  batchSize: "--batch-size",
+  precision: "--precision",
+};
 
 /** Flags that would make a run fit, such as `--accumulate 4`; none if nothing does or the backend cannot tell. */
-export async function whatFits(plan: RunPlan, backend: Backend): Promise<string[]> {
+export async function whatFits(plan: RunPlan, backend: Pick<Backend, "name" | "holds">): Promise<string[]> {
   const found = new Map<string, string>();
   if (!backend.holds) return [];
   for (const [kind, change] of smaller(plan.config)) {

@@ -5,6 +5,7 @@ import type { Program } from "../models/graph/program.ts";
 import { checkpointSize, type TrainingState, writeCheckpoint } from "./checkpoint.ts";
 import { checkpointTensors } from "./checkpoint_tensors.ts";
 import type { Config } from "./config.ts";
+import { fitRecomputation } from "./fit_memory.ts";
 import { TrainingKnn } from "./eval/training_knn.ts";
 import type { EndReason, TrainEvent } from "./events.ts";
 import { centerNorm, diagnose } from "./monitor.ts";
@@ -69,7 +70,8 @@ class TrainingRun {
   }
 
   /** Checks what is to be resumed, compiles, fills the networks and opens the run folder. */
-  static async prepare(plan: RunPlan, options: TrainOptions): Promise<TrainingRun> {
+  static async prepare(wanted: RunPlan, options: TrainOptions): Promise<TrainingRun> {
+    const plan = await fitRecomputation(wanted, options.backend);
     const setup = setUpStep(plan);
     const executables = new Map<Program, Executable>();
     try {
