@@ -4,7 +4,7 @@ import { backboneBufferShapes, backboneShapes } from "../models/backbone.ts";
 import { epochPermutation } from "../models/rng.ts";
 import { pixelExtremes } from "../dino/crop_feed.ts";
 import { prefetch } from "../dino/data/prefetch.ts";
-import { scoreLogits } from "../dino/eval/classification.ts";
+import { linearLogits, scoreLogits } from "../dino/eval/classification.ts";
 import { FeatureExtractor } from "../dino/eval/features.ts";
 import { Finetuner } from "../dino/eval/finetune.ts";
 import { readFinetuned, writeFinetuned } from "../dino/eval/finetune_checkpoint.ts";
@@ -120,7 +120,7 @@ export const command: EvaluationCommand<typeof fields> = {
         const { offset, length } = segments.find((s) => s.name === name)!;
         return (average.length > 0 ? average : parameters).subarray(offset, offset + length);
       };
-      const logits = classify(rows, part("classifier.weight"), part("classifier.bias"));
+      const logits = linearLogits(rows, part("classifier.weight"), part("classifier.bias"));
       return scoreLogits(logits, test.labels, classes, batch);
     };
     const history: { epoch: number; loss: number; top1: number; top5?: number; valLoss: number }[] = [];
@@ -167,20 +167,6 @@ export const command: EvaluationCommand<typeof fields> = {
     };
   },
 };
-
-/** features · weightᵀ + bias, [n, classes]. */
-function classify(features: Float32Array, weight: Float32Array, bias: Float32Array): Float32Array {
-  const classes = bias.length, dim = weight.length / classes, n = features.length / dim;
-  const logits = new Float32Array(n * classes);
-  for (let i = 0; i < n; i++) {
-    for (let c = 0; c < classes; c++) {
-      let sum = bias[c];
-      for (let d = 0; d < dim; d++) sum += features[i * dim + d] * weight[c * dim + d];
-      logits[i * classes + c] = sum;
-    }
-  }
-  return logits;
-}
 
 /** Runs the command; returns its exit status. */
 export const main = (words: readonly string[]): Promise<number> => runEvaluation(command, words);

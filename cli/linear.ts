@@ -9,6 +9,7 @@ import { boolean, choice, integer, number, text } from "../dino/field.ts";
 import { epochPermutation } from "../models/rng.ts";
 import { checkCropSize } from "./crop_size.ts";
 import { type EvaluationCommand, runEvaluation } from "./evaluation.ts";
+import { evaluateClassifier } from "./linear_evaluate.ts";
 import { classCount, labelledSources, labelledSplit } from "./labelled_halves.ts";
 import { givenArguments } from "./mode.ts";
 
@@ -19,10 +20,19 @@ const fields = {
     null,
     "file for the classifiers, .safetensors, written after every epoch; an interrupted run goes on from it",
   ),
-  lastBlocks: integer(4, "blocks whose [CLS] is taken: 4 for ViT-S, 1 for ViT-B", {
-    min: 1,
-    aliases: ["n-last-blocks"],
-  }),
+  evaluate: boolean(false, "train nothing, score the classifier in --weights-linear on --val, or on all of --data"),
+  weightsLinear: text(
+    null,
+    "with --evaluate: a trained classifier, such as the release's dino_deitsmall16_linearweights.pth, or what --out wrote",
+  ),
+  lastBlocks: integer(
+    null,
+    "blocks whose [CLS] is taken; auto: 4, as for ViT-S; 1 with an interleaved average, or no ViT",
+    {
+      min: 1,
+      aliases: ["n-last-blocks"],
+    },
+  ),
   patchAverage: choice(
     ["none", "interleaved", "concatenated"],
     "none",
@@ -60,10 +70,21 @@ export const command: EvaluationCommand<typeof fields> = {
   about: "Linear classification of frozen features: SGD with momentum, a cosine over the epochs, no augmentation but " +
     "crops and flips. Several learning rates cost little more than one.",
   fields,
-  sources: labelledSources,
-  prepare: ({ lr, out, patchAverage, lastBlocks }) => {
+  sources: (flags) => {
+    if (!flags.evaluate) return labelledSources(flags);
+    return { data: { path: flags.val ?? flags.data, split: "test", limit: flags.limit ?? undefined } };
+  },
+  prepare: ({ lr, out, patchAverage, lastBlocks, evaluate, weightsLinear }) => {
     learningRates(lr);
-    if (patchAverage === "interleaved" && lastBlocks !== 1) {
+    if (evaluate !== (weightsLinear !== null)) {
+      throw new RangeError(
+        evaluate
+          ? "--evaluate scores a trained classifier: name its file in --weights-linear"
+          : `--weights-linear ${weightsLinear} goes with --evaluate: nothing is trained from it`,
+      );
+    }
+    if (evaluate && out !== null) throw new RangeError(`--out ${out}: --evaluate trains nothing: leave it out`);
+    if (patchAverage === "interleaved" && (lastBlocks ?? 1) !== 1) {
       throw new RangeError(
         `--patch-average interleaved with --last-blocks ${lastBlocks}: the reference has no such features: ` +
           "use --last-blocks 1, or --patch-average concatenated",
@@ -74,6 +95,8 @@ export const command: EvaluationCommand<typeof fields> = {
   },
 
   async evaluate(context, flags) {
+    const { weightsLinear } = flags;
+    if (weightsLinear !== null) return await evaluateClassifier(context, { ...flags, weightsLinear });
     const { backend, backbone, parameters, normalization, sources, signal, progress, notice } = context;
     const split = labelledSplit(sources, flags.seed);
     const { train, test } = split;
@@ -83,7 +106,9 @@ export const command: EvaluationCommand<typeof fields> = {
       `${train.indices.length}${train.source === test.source ? " others" : ` of ${train.source.name}`}`;
     notice(`classifying ${description}`);
     const cropSize = checkCropSize(flags.cropSize, backbone);
-    const features = { lastBlocks: flags.lastBlocks, patchAverage: flags.patchAverage };
+    const { patchAverage } = flags;
+    const usualBlocks = patchAverage === "interleaved" || "family" in backbone ? 1 : Math.min(4, backbone.depth);
+    const features = { lastBlocks: flags.lastBlocks ?? usualBlocks, patchAverage };
     const batch = Math.min(flags.batchSize, train.indices.length);
     const all = { backbone, cropSize, normalization, sources: [...new Set([train.source, test.source])], features };
     const extractor = await FeatureExtractor.create(backend, parameters, { ...all, batch });

@@ -52,3 +52,24 @@ export function scoreLogits(
     lossOfBatches: batches / Math.ceil(n / batch),
   };
 }
+
+/**
+ * Logits of a linear classifier, on the host.
+ *
+ * @param features [n, dim]
+ * @param weight [classes, dim]
+ * @param bias [classes]
+ * @returns [n, classes]
+ */
+export function linearLogits(features: Float32Array, weight: Float32Array, bias: Float32Array): Float32Array {
+  const classes = bias.length, dim = weight.length / classes, n = features.length / dim;
+  const logits = new Float32Array(n * classes);
+  for (let i = 0; i < n; i++) {
+    for (let c = 0; c < classes; c++) {
+      let sum = bias[c];
+      for (let d = 0; d < dim; d++) sum += features[i * dim + d] * weight[c * dim + d];
+      logits[i * classes + c] = sum;
+    }
+  }
+  return logits;
+}

@@ -17,6 +17,7 @@ import { IMAGENET_NORMALIZATION } from "../../models/graph/ops/augment.ts";
 import { openFileSource, readFloats, readSafetensorsHeader } from "../../models/weights/safetensors.ts";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
 import { onEachBackend } from "../backends.ts";
+import { writePytorch } from "../../models/weights/pytorch_write.ts";
 import { withFiles } from "./../dino/data/make_images.ts";
 import {
   picture,
@@ -116,8 +117,37 @@ onEachBackend("features and linear: files hold every image, whatever path comput
     assertEquals(again.scores.map((s: { top1: number }) => s.top1), result.scores.map((s: { top1: number }) => s.top1));
     const once = await evaluate(backend, folder, linear, { ...probe, out: null, augment: false });
     assertEquals(once.dim, 256);
+    const weightsLinear = out("probe.safetensors"),
+      scored = { data: val, evaluate: true, weightsLinear, lastBlocks: 2 };
+    const best = Math.max(...result.scores.map((s: { top1: number }) => s.top1));
+    assertEquals((await evaluate(backend, folder, linear, scored)).top1, best);
+    // As the release writes one: a state dict behind a wrapper's name, its width alone telling the features.
+    const released = out("linearweights.pth");
+    const floats = (values: Float32Array) => () => new Uint8Array(values.buffer);
+    const entry = (name: string, shape: number[], values: Float32Array) =>
+      [name, { name, dtype: "F32" as const, shape, bytes: floats(values) }] as const;
+    await writePytorch(
+      released,
+      new Map([[
+        "state_dict",
+        new Map([
+          entry("module.linear.weight", [3, 256], Float32Array.from({ length: 768 }, (_, i) => Math.sin(i))),
+          entry("module.linear.bias", [3], Float32Array.of(0, 100, 0)),
+        ]),
+      ]]),
+    );
+    const biased = { data: val, evaluate: true, weightsLinear: released };
+    const third = await evaluate(backend, folder, linear, biased);
+    assertEquals([third.classes, third.lastBlocks, third.patchAverage], [3, 1, "interleaved"]);
+    assertAlmostEquals(third.top1, 100 / 3, 1e-9); // one class for all images
+    const refused = (changes: object, message: string) =>
+      assertRejects(() => evaluate(backend, folder, linear, { ...biased, ...changes }), RangeError, message);
+    await refused({ lastBlocks: 1 }, "expects 256 features");
+    await refused({ weightsLinear: null }, "name its file");
+    await refused({ evaluate: false }, "goes with --evaluate");
     await writePicture(join(val, "z/0.png"), picture(20, 20, () => [9, 9, 9]), 20, 20);
     await assertRejects(() => evaluate(backend, folder, linear, { ...probe, out: null }), RangeError, "z/0.png");
+    await refused({}, "tells 3 classes apart");
   });
 }, { backends: ["wasm", "webgpu"] });
 
