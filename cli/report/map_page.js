@@ -1,4 +1,4 @@
-// The map of images in a browser: pan by dragging, zoom by the wheel, a picture under the pointer, classes to hide.
+// The map of images in a browser: pan by dragging, zoom by the wheel, pictures or dots, one under the pointer, classes to hide.
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const canvas = document.querySelector("canvas");
@@ -9,11 +9,32 @@ const hidden = new Set();
 let layout = data.layouts[0];
 let view = { x: 0, y: 0, scale: 1 };
 let hovered = -1;
+let pictures = data.names.length <= 1500;
 
-const colour = (label) => label < 0 ? "#8ab" : `hsl(${(label * 137.508) % 360} 70% ${label % 2 ? 55 : 45}%)`;
+// Far apart from each other on light and dark pages; more classes than these go around the colour wheel.
+const COLOURS = "e6194b 3cb44b f5b800 4363d8 f58231 911eb4 2ab7ca f032e6 86a80f 9a6324 7f8c8d e88ba5".split(" ");
+const colour = (label) => {
+  if (label < 0) return "#8ab";
+  return data.classNames && data.classNames.length <= COLOURS.length
+    ? `#${COLOURS[label]}`
+    : `hsl(${(label * 137.508) % 360} 70% ${label % 2 ? 55 : 45}%)`;
+};
+
+/** Half the width and height of a layout, its middle being 0. */
+const extents = new Map(data.layouts.map(({ points }) => {
+  const extent = [0, 0];
+  points.forEach((v, i) => extent[i % 2] = Math.max(extent[i % 2], Math.abs(v)));
+  return [points, extent];
+}));
+
+/** Pixels of the window for a unit of the layout: it fills the window one way. */
+function unit() {
+  const [x, y] = extents.get(layout.points);
+  return 0.47 * Math.min(canvas.clientWidth / x, canvas.clientHeight / y) * view.scale;
+}
 
 function place(i) {
-  const side = Math.min(canvas.clientWidth, canvas.clientHeight) * 0.46 * view.scale;
+  const side = unit();
   return [
     canvas.clientWidth / 2 + view.x + layout.points[2 * i] * side,
     canvas.clientHeight / 2 + view.y - layout.points[2 * i + 1] * side,
@@ -26,6 +47,7 @@ function draw() {
   canvas.height = canvas.clientHeight * ratio;
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
+  if (pictures) return drawPictures(context);
   const radius = Math.max(2, Math.min(6, 60 / Math.sqrt(data.names.length))) * Math.sqrt(view.scale);
   for (let i = 0; i < data.names.length; i++) {
     const label = data.labels ? data.labels[i] : -1;
@@ -36,6 +58,24 @@ function draw() {
     context.fillStyle = colour(label);
     context.globalAlpha = hovered < 0 || i === hovered ? 0.85 : 0.45;
     context.fill();
+  }
+}
+
+/** Pictures in frames of their class's colour, about as large as there is room for; the one under the pointer on top. */
+function drawPictures(context) {
+  const n = data.names.length;
+  const room = Math.sqrt(canvas.clientWidth * canvas.clientHeight / n);
+  const side = Math.max(8, Math.min(64, 0.7 * room)) * Math.sqrt(view.scale);
+  const order = Array.from({ length: n }, (_, i) => i).filter((i) => i !== hovered);
+  for (const i of hovered < 0 ? order : [...order, hovered]) {
+    const label = data.labels ? data.labels[i] : -1;
+    if (hidden.has(label)) continue;
+    const [x, y] = place(i), s = i === hovered ? 1.6 * side : side, frame = data.labels ? Math.max(1.5, s / 12) : 0;
+    context.globalAlpha = 1;
+    context.fillStyle = colour(label);
+    context.fillRect(x - s / 2 - frame, y - s / 2 - frame, s + 2 * frame, s + 2 * frame);
+    const from = [(i % data.columns) * data.side, Math.floor(i / data.columns) * data.side];
+    context.drawImage(sprite, ...from, data.side, data.side, x - s / 2, y - s / 2, s, s);
   }
 }
 
@@ -102,6 +142,14 @@ for (const each of data.layouts) {
   layouts.append(button);
 }
 
+const toggle = document.getElementById("pictures");
+toggle.setAttribute("aria-pressed", pictures);
+toggle.onclick = () => {
+  pictures = !pictures;
+  toggle.setAttribute("aria-pressed", pictures);
+  draw();
+};
+
 const legend = document.getElementById("legend");
 (data.classNames || []).forEach((name, label) => {
   const button = document.createElement("button");
@@ -117,4 +165,5 @@ const legend = document.getElementById("legend");
 });
 
 addEventListener("resize", draw);
+sprite.addEventListener("load", draw);
 draw();

@@ -24,7 +24,7 @@ header { display: flex; flex-wrap: wrap; gap: .5em 1em; align-items: center; pad
 h1 { font-size: 1.1em; margin: 0; }
 button { font: inherit; border: 1px solid #8888; border-radius: 1em; padding: .1em .8em; background: none; cursor: pointer; }
 button[aria-pressed="false"] { opacity: .45; }
-#layouts button[aria-pressed="true"] { background: #4688; }
+#layouts button[aria-pressed="true"], #pictures[aria-pressed="true"] { background: #4688; }
 #legend button::before { content: "● "; color: var(--colour); }
 canvas { width: 100%; height: 100%; min-height: 0; cursor: grab; touch-action: none; }
 #tip { position: fixed; background: Canvas; border: 1px solid #8888; border-radius: 6px; padding: 6px; pointer-events: none; }
@@ -63,7 +63,9 @@ export function mapPage(page: MapPage): string {
 <title>${escapeHtml(title)}</title>
 <style>${STYLE}#tip div { width: ${2 * side}px; height: ${2 * side}px; image-rendering: pixelated; }</style>
 <body>
-<header><h1>${escapeHtml(title)}</h1><span id="layouts"></span><span id="legend"></span></header>
+<header><h1>${
+    escapeHtml(title)
+  }</h1><span id="layouts"></span><button id="pictures">pictures</button><span id="legend"></span></header>
 <canvas></canvas>
 <div id="tip" hidden><div></div><p></p></div>
 <img id="sprite" alt="" hidden src="data:image/png;base64,${png}">
