@@ -7,9 +7,12 @@ import { vitConfig } from "../../../models/vit.ts";
 import { convertWeights } from "../../../models/weights/convert.ts";
 import { openWeights } from "../../../models/weights/open.ts";
 import { describeLayout } from "../../../models/weights/published.ts";
-import { bytesSource, encodeSafetensors } from "../../../models/weights/safetensors.ts";
+import { bytesSource, encodeSafetensors, type TensorToWrite } from "../../../models/weights/safetensors.ts";
 import { ELEMENT_BYTES, elementCount, toFloat64 } from "../../../models/weights/tensor_file.ts";
-import { readVit } from "../../../models/weights/vit_weights.ts";
+import { parsePreprocessing } from "../../../models/weights/preprocessing.ts";
+import { readBackbone } from "../../../models/weights/backbone_weights.ts";
+import { resnetBufferShapes, resnetConfig, resnetShapes } from "../../../models/resnet.ts";
+import { xcitBufferShapes, xcitConfig, xcitShapes } from "../../../models/xcit.ts";
 import { toyFile, toyTensors } from "./toy_vit.ts";
 
 /** A file to be mutated. */
@@ -51,7 +54,18 @@ export async function fuzzSeeds(): Promise<Seed[]> {
     const one = toyTensors(config).slice(2, 3);
     const { writeNpy } = await import("../../../models/weights/npy.ts");
     await writeNpy(`${folder}/a.npy`, one[0]);
+    const xcit = xcitConfig({ patchSize: 2, embedDim: 4, depth: 1, classDepth: 1, numHeads: 2, mlpRatio: 1 });
+    const resnet = resnetConfig({ block: "basic", layers: [1], basePlanes: 2 });
     return [
+      { name: "preprocessor.json", bytes: new TextEncoder().encode(PREPROCESSOR) },
+      {
+        name: "xcit.safetensors",
+        bytes: await encodeSafetensors(zeros([...xcitShapes(xcit), ...xcitBufferShapes(xcit)])),
+      },
+      {
+        name: "resnet.safetensors",
+        bytes: await encodeSafetensors(zeros([...resnetShapes(resnet), ...resnetBufferShapes(resnet)])),
+      },
       { name: "dtypes.pth", bytes: await pth("checkpoint_pth__dtypes/model.pth") },
       { name: "legacy.pth", bytes: await pth("checkpoint_pth__legacy/model.pth") },
       { name: "protocol4.pth", bytes: await pth("checkpoint_pth__protocol4/model.pth") },
@@ -64,6 +78,24 @@ export async function fuzzSeeds(): Promise<Seed[]> {
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+}
+
+const PREPROCESSOR = JSON.stringify({
+  do_resize: true,
+  size: { shortest_edge: 256 },
+  do_center_crop: true,
+  crop_size: { height: 224, width: 224 },
+  resample: 3,
+  rescale_factor: 1 / 255,
+  image_mean: [0.485, 0.456, 0.406],
+  image_std: [0.229, 0.224, 0.225],
+});
+
+function zeros(shapes: readonly (readonly [name: string, shape: number[]])[]): TensorToWrite[] {
+  return shapes.map(([name, shape]) => {
+    const bytes = () => new Uint8Array(shape.reduce((a, b) => a * b, 4));
+    return { name, dtype: "F32", shape, bytes };
+  });
 }
 
 /** Nothing here has any business taking this long; the machine may be busy. */
@@ -86,13 +118,16 @@ export async function fuzz(seeds: readonly Seed[], inputs: number, seed: number)
     let what = "", read = 0;
     try {
       const source = bytesSource(mutated, name);
-      read = await readEverything({
-        ...source,
-        read: (from, to) => {
-          read += to - from;
-          return source.read(from, to);
-        },
-      }, () => read);
+      if (name.endsWith(".json")) readJson(mutated, name);
+      else {
+        read = await readEverything({
+          ...source,
+          read: (from, to) => {
+            read += to - from;
+            return source.read(from, to);
+          },
+        }, () => read);
+      }
       accepted++;
     } catch (error) {
       refused++;
@@ -108,6 +143,22 @@ export async function fuzz(seeds: readonly Seed[], inputs: number, seed: number)
   return { inputs, accepted, refused, slowestMs, grownBytes: Deno.memoryUsage().rss - before, failures };
 }
 
+/** What a folder says of its images; text that is no JSON object is refused before it comes here. */
+function readJson(bytes: Uint8Array, name: string): void {
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder().decode(bytes));
+  } catch {
+    throw new SyntaxError(`${name}: is not JSON`);
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json)) throw new SyntaxError(`${name}: is no object`);
+  const { resize, normalization } = parsePreprocessing(json as Record<string, unknown>, name);
+  const numbers = [...Object.values(resize ?? {}), ...normalization.mean, ...normalization.deviation];
+  if (!numbers.every((x) => typeof x === "number" && Number.isFinite(x))) {
+    throw new Error(`${name}: let ${numbers} through`);
+  }
+}
+
 /** Opens, describes, reads every tensor, and tries for a network, as inspect and convert would. */
 async function readEverything(source: Parameters<typeof openWeights>[0], count: () => number): Promise<number> {
   const file = await openWeights(source);
@@ -119,8 +170,8 @@ async function readEverything(source: Parameters<typeof openWeights>[0], count: 
     toFloat64(info.dtype, bytes);
   }
   const { sentences } = await describeLayout(file);
-  if (sentences.some((sentence) => sentence.includes("Vision Transformer "))) {
-    await readVit(file, { imageSize: 8 });
+  if (sentences.some((sentence) => /Vision Transformer |ResNet|XCiT/.test(sentence))) {
+    await readBackbone(file, { imageSize: 8 });
   }
   return count();
 }

@@ -8,6 +8,7 @@ import { fuzz, fuzzSeeds } from "./fuzz.ts";
 Deno.test("weights: mutated files end in tensors or in a clear error, soon and in little memory", async () => {
   const seeds = await fuzzSeeds();
   for (const { name, bytes } of seeds) {
+    if (name.endsWith(".json")) continue; // what a folder says, no tensors
     assert((await openWeights(bytesSource(bytes, name))).tensors.size > 0, `${name} itself is refused`);
   }
   const inputs = Number(Deno.env.get("DENODINO_SOAK") ?? 600);
