@@ -2,15 +2,19 @@
 
 import type { Config } from "../dino/config.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
+import { fitRecomputation, programsOf, type Room } from "../dino/fit_memory.ts";
+import { whatFits } from "../dino/memory_advice.ts";
+import { recomputations } from "../dino/recomputations.ts";
 import {
   type ArenaBytes,
   estimateMemory,
   largestBatch,
   type MemoryEstimate,
   planRun,
+  programBytes,
   type RunPlan,
-  setUpStep,
 } from "../dino/run_plan.ts";
+import type { Program } from "../models/graph/program.ts";
 import { scheduledValues } from "../dino/schedule.ts";
 import { arenaBytes, describeAdapters, plannedLimits, workspaceBytes as gpuWorkspace } from "../gpu/mod.ts";
 import { workspaceBytes as simdWorkspace } from "../wasm/mod.ts";
@@ -34,29 +38,33 @@ export async function dryRun(config: Config, progress: Progress): Promise<number
   const folder = await Deno.makeTempDir({ prefix: "denodino-plan-" });
   try {
     const data = await lookAtData(config, folder);
-    const plan = planRun(config, data);
+    const wanted = planRun(config, data);
     const backend = await likelyBackend(config);
     const threads = config.threads ?? navigator.hardwareConcurrency;
     const { precision } = config;
     const arena = backend === "webgpu" ? keptAs(precision) : undefined;
-    const estimate = estimateMemory(plan, arena);
     // Without an adapter the plan is for a common one.
     const limits = backend === "webgpu" ? await adapterLimits(config) : {};
-    const workspace = Math.max(
-      ...setUpStep(plan).programs.parts.map((program) =>
-        backend === "wasm" ? simdWorkspace(program, { threads }) : gpuWorkspace(program, limits, precision)
-      ),
-    );
+    const scratch = (program: Program) =>
+      backend === "wasm" ? simdWorkspace(program, { threads }) : gpuWorkspace(program, limits, precision);
+    const host = hostBytes(estimateMemory(wanted, arena));
+    const room = backend === "wasm" ? simdRoom(host, scratch) : undefined;
+    const plan = room ? await fitRecomputation(wanted, room) : wanted;
+    const estimate = estimateMemory(plan, arena);
+    const workspace = Math.max(...programsOf(plan).map(scratch));
     const total = estimate.total + workspace;
     if (progress.options.json) {
       const { config, stepsPerEpoch, totalSteps } = plan;
-      const memory = { ...estimate, workspace, total, process: total + hostBytes(estimate) };
-      console.log(JSON.stringify({ type: "plan", backend, config, stepsPerEpoch, totalSteps, memory }));
+      const memory = { ...estimate, workspace, total, process: total + host };
+      const { recompute = {} } = plan;
+      console.log(JSON.stringify({ type: "plan", backend, config, stepsPerEpoch, totalSteps, memory, recompute }));
     } else {
       for (const line of describePlan(plan)) progress.result(line);
       for (const line of describeMemory(estimate, workspace, backend)) progress.result(line);
-      for (const line of describeRoom(plan, backend, workspace / plan.config.batchSize, hostBytes(estimate))) {
-        progress.result(line);
+      for (const line of describeRoom(plan, workspace / plan.config.batchSize, room)) progress.result(line);
+      if (room && !await room.holds(programsOf(plan))) {
+        const fits = await whatFits(plan, room);
+        progress.warn(`this run does not fit${fits.length > 0 ? `; what does: ${fits.join(", or ")}` : ""}`);
       }
     }
     data.close();
@@ -149,24 +157,45 @@ function describeMemory(estimate: MemoryEstimate, workspace: number, backend: st
   ];
 }
 
-function describeRoom(plan: RunPlan, backend: string, workspacePerImage: number, host: number): string[] {
-  const fits = (bytes: number, arena?: ArenaBytes) => {
+/** What the CPU backend would have room for on this machine. */
+interface SimdRoom extends Required<Room> {
+  readonly bytes: number;
+}
+
+function simdRoom(host: number, scratch: (program: Program) => number): SimdRoom {
+  const bytes = Math.min(Deno.systemMemoryInfo().available - host, SIMD_LIMIT);
+  return {
+    name: "wasm",
+    bytes,
+    holds: (programs) => Promise.resolve(programBytes(programs) + Math.max(...programs.map(scratch)) <= bytes),
+  };
+}
+
+function describeRoom(plan: RunPlan, workspacePerImage: number, room?: SimdRoom): string[] {
+  const { precision, recompute } = plan.config;
+  const kept = { ...plan, recompute: undefined };
+  const fits = (plan: RunPlan, bytes: number, arena?: ArenaBytes) => {
     // Scratch grows with the batch at most, so leaving room in proportion is safe.
     let batch = largestBatch(plan, bytes, arena);
     while (batch > 1 && largestBatch(plan, bytes - batch * workspacePerImage, arena) < batch) batch /= 2;
     return batch;
   };
-  if (backend === "webgpu") {
-    const { precision } = plan.config;
+  /** The largest batch, and with all that may be computed again a larger one. */
+  const batches = (bytes: number, arena?: ArenaBytes) => {
+    const batch = fits(kept, bytes, arena);
+    const more = recompute === "auto"
+      ? fits({ ...plan, recompute: recomputations(plan.config).at(-1) }, bytes, arena)
+      : 0;
+    return more > batch ? `${batch}, or ${more} with activations computed again` : `${batch}`;
+  };
+  if (!room) {
     return USUAL_GPUS.map((gigabytes) => {
-      const batch = fits(gigabytes * 1e9, keptAs(precision));
-      const halved = precision === "f32" ? fits(gigabytes * 1e9, keptAs("f16")) : batch;
-      const more = halved > batch ? `, or ${halved} with --precision f16` : "";
-      return `in ${gigabytes} GB: --batch-size ${batch}${more}`;
+      const bytes = gigabytes * 1e9;
+      const halved = precision === "f32" ? fits(kept, bytes, keptAs("f16")) : 0;
+      const more = halved > fits(kept, bytes, keptAs(precision)) ? `; ${halved} with --precision f16` : "";
+      return `in ${gigabytes} GB: --batch-size ${batches(bytes, keptAs(precision))}${more}`;
     });
   }
-  const free = Deno.systemMemoryInfo().available - host;
-  const bytes = Math.min(free, SIMD_LIMIT);
-  const why = bytes === SIMD_LIMIT ? "what WebAssembly can address" : "what is free on this machine";
-  return [`in ${formatBytes(bytes)}, ${why}: --batch-size up to ${fits(bytes)}`];
+  const why = room.bytes === SIMD_LIMIT ? "what WebAssembly can address" : "what is free on this machine";
+  return [`in ${formatBytes(room.bytes)}, ${why}: --batch-size up to ${batches(room.bytes)}`];
 }

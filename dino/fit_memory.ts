@@ -1,7 +1,9 @@
 // The least that an update must compute again to fit where it is to run.
 
 import type { Backend } from "../models/graph/backend.ts";
-import type { Program } from "../models/graph/program.ts";
+import { Program } from "../models/graph/program.ts";
+import { tensor } from "../models/graph/tensor.ts";
+import { searchBytes } from "./eval/device_neighbours.ts";
 import { describeRecomputation, recomputations } from "./recomputations.ts";
 import { type RunPlan, setUpStep, type StepPlan } from "./run_plan.ts";
 
@@ -14,6 +16,16 @@ export function programsOf(plan: StepPlan): Program[] {
   return [...new Set([...parts, ...update ? [update] : []])];
 }
 
+/** What has a place of its own besides the updates: the features that k-NN searches. */
+function besides({ config, facts, network }: RunPlan, room: Room): Program[] {
+  if (config.knnEvery === 0) return [];
+  const floats = Math.ceil(searchBytes(room, facts.images, network.backbone.embedDim) / 4);
+  const p = new Program("k-NN");
+  const x = tensor("features", [floats], "input"), flag = tensor("flag", [1], "state");
+  p.emit({ kind: "checkFinite", in: { x }, out: { flag }, attrs: {} });
+  return [p];
+}
+
 /**
  * With `--recompute auto`: the plan with the cheapest recomputation that `room` holds, and a notice if that is any. Where nothing
  * fits it is the one that takes least, whose refusal names what would. Other plans, and rooms that cannot tell, are left alone.
@@ -21,9 +33,10 @@ export function programsOf(plan: StepPlan): Program[] {
 export async function fitRecomputation(plan: RunPlan, room: Room): Promise<RunPlan> {
   if (plan.config.recompute !== "auto" || !room.holds) return plan;
   const choices = recomputations(plan.config);
+  const others = besides(plan, room);
   let chosen = choices.at(-1)!;
   for (const recompute of choices) {
-    if (!await room.holds(programsOf({ ...plan, recompute }), plan.config.precision)) continue;
+    if (!await room.holds([...programsOf({ ...plan, recompute }), ...others], plan.config.precision)) continue;
     chosen = recompute;
     break;
   }

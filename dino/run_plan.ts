@@ -129,6 +129,18 @@ export type ArenaBytes = (program: Program) => number;
 
 const float32Arena: ArenaBytes = (program) => planMemory(program).arenaBytes;
 
+/** Bytes that programs take together: what they name, and activations they share; without the backend's own scratch space. */
+export function programBytes(programs: readonly Program[], arenaBytes: ArenaBytes = float32Arena): number {
+  let activations = 0;
+  const persistent = new Map<number, number>();
+  for (const program of programs) {
+    dropUnreadOutputs(program);
+    activations = Math.max(activations, arenaBytes(program)); // programs run one at a time and share it
+    for (const root of program.roots()) if (root.role !== "activation") persistent.set(root.id, byteLength(root));
+  }
+  return [...persistent.values()].reduce((a, b) => a + b, activations);
+}
+
 /**
  * Adds up what the programs of an update will take, before a device is touched.
  *

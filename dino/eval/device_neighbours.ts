@@ -34,6 +34,12 @@ interface Bank {
   readonly executable: Executable;
 }
 
+/** Bytes that a search among so many features takes on a backend at most, beside the network that made them. */
+export function searchBytes(backend: Pick<Backend, "name">, features: number, dim: number): number {
+  const { queries, rows, blocks } = usualSizes(backend);
+  return 4 * (Math.min(features, rows * blocks) + queries) * dim + 4 * queries * Math.min(features, rows);
+}
+
 /** A search that runs on `backend`. Equal similarities are ordered by row. */
 export function deviceSearch(backend: Backend, sizes: Partial<SearchSizes> = {}): NeighbourSearch {
   const cut = { ...usualSizes(backend), ...sizes };
@@ -83,7 +89,7 @@ export async function openNeighbours(
   };
 }
 
-function usualSizes(backend: Backend): SearchSizes {
+function usualSizes(backend: Pick<Backend, "name">): SearchSizes {
   const { adapter } = backend as { adapter?: { readonly fallback: boolean } };
   return adapter && !adapter.fallback ? GPU : PROCESSOR;
 }
