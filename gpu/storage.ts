@@ -98,23 +98,20 @@ function rowsOfWeights(program: Program, halves: ReadonlySet<number>): Map<numbe
 /** Activations that no slot refuses. Gradients stay f32: they live briefly, so they cost little, and need no loss scaling then. */
 function chooseHalves(program: Program): Set<number> {
   const chosen = new Map<number, boolean>();
-  const gradients = new Set<number>();
+  const gradients = new Set(program.gradients);
   for (const op of program.ops) {
     const backward = inputsOf(op).some((t) => gradients.has(rootOf(t).id));
     for (const direction of ["in", "out"] as const) {
       for (const [slot, t] of Object.entries(op[direction]) as [string, Tensor | undefined][]) {
         if (t?.role !== "activation") continue;
         const { id } = rootOf(t);
-        if (direction === "out" && (backward || IS_GRADIENT.test(slot))) gradients.add(id);
+        if (direction === "out" && backward) gradients.add(id); // what is made of gradients is one
         chosen.set(id, chosen.get(id) !== false && !gradients.has(id) && accepts(op, direction, slot, t));
       }
     }
   }
   return new Set([...chosen].filter(([, half]) => half).map(([id]) => id));
 }
-
-/** Backward operations call what they write dx, dlogits, dqkv, …; products of gradients are known by their operands. */
-const IS_GRADIENT = /^d/;
 
 function accepts(op: Op, direction: "in" | "out", slot: string, t: Tensor): boolean {
   if (t.dtype !== "f32" || (t.offset ?? 0) * HALF_BYTES % VIEW_ALIGNMENT !== 0) return false;

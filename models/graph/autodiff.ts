@@ -4,7 +4,7 @@ import { type Op, ruleOf } from "./ops/mod.ts";
 import { emitAddInto, emitCopy } from "./ops/elementwise.ts";
 import type { GradientContext, GradientTarget } from "./ops/rule.ts";
 import { type Recomputation, recompute } from "./recompute.ts";
-import type { Tensor } from "./tensor.ts";
+import { rootOf, type Tensor } from "./tensor.ts";
 
 /** Gradients to start from and gradients wanted. */
 export interface Differentiation {
@@ -33,6 +33,7 @@ export function differentiate(
   for (const op of forward.reverse()) {
     if (outputsOf(op).some((t) => context.of(t))) ruleOf(op).gradient?.(op, context);
   }
+  for (const gradient of context.found()) program.gradients.add(rootOf(gradient).id);
   recompute(program, from, end, again);
 }
 
@@ -65,6 +66,10 @@ class Context implements GradientContext {
         if (differentiable) this.#needed.add(t.id);
       }
     }
+  }
+
+  found(): Iterable<Tensor> {
+    return this.#gradients.values();
   }
 
   of(output: Tensor): Tensor | undefined {

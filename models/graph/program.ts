@@ -8,6 +8,8 @@ export class Program {
   readonly ops: Op[] = [];
   /** Ranges [first, end) of operations that {@linkcode segment} wrote. */
   readonly segments: (readonly [first: number, end: number])[] = [];
+  /** Ids of the tensors that own gradients, as `differentiate` found them. */
+  readonly gradients = new Set<number>();
 
   /** An empty program; the name is for messages and profiles. */
   constructor(readonly name: string) {}
@@ -37,6 +39,7 @@ export class Program {
   /** Appends another program's operations after this one's. */
   append(other: Program): this {
     this.ops.push(...other.ops);
+    for (const id of other.gradients) this.gradients.add(id);
     return this;
   }
 

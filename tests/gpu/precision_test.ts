@@ -1,14 +1,19 @@
 // What `precision: "f16"` keeps in halves, and how far it is from float64: each operation, and the kernels of real adapters.
 import type { WebGpuBackend } from "../../gpu/backend.ts";
+import { withHalfBindings } from "../../gpu/half.ts";
+import { TILES } from "../../gpu/kernels/matmul_tiles.ts";
 import { lower } from "../../gpu/lowering.ts";
 import { storedProgram } from "../../gpu/storage.ts";
-import { dropUnreadOutputs } from "../../models/graph/autodiff.ts";
+import { differentiate, dropUnreadOutputs } from "../../models/graph/autodiff.ts";
 import { Program } from "../../models/graph/program.ts";
 import { ReferenceBackend } from "../../models/graph/reference.ts";
+import { linear } from "../../models/graph/ops/matmul.ts";
+import { layerNorm } from "../../models/graph/ops/norm.ts";
 import type { Op, OpKind } from "../../models/graph/ops/mod.ts";
 import { rootOf, type Tensor, tensor } from "../../models/graph/tensor.ts";
-import { assert, assertEquals } from "../assert.ts";
+import { assert, assertEquals, assertThrows } from "../assert.ts";
 import { type OpCase, opCases } from "../models/graph/op_cases.ts";
+import { assertAgrees } from "./compare.ts";
 import { onHalfGpu } from "./open.ts";
 
 /** A stored value is off by half a unit in its 11th bit, or by a whole one where the driver truncates, which WGSL allows. */
@@ -108,4 +113,59 @@ onHalfGpu("operations on halves agree with the float64 reference", compareCases)
 onHalfGpu("operations on halves agree with the reference in the kernels of real adapters", async (backend) => {
   backend.limits = { ...backend.limits, fallback: false, lanes: 0 };
   await compareCases(backend);
+}, { strict: true });
+
+onHalfGpu(
+  "an MLP on halves and its gradients agree with the reference, in large tiles and split sums",
+  async (backend) => {
+    backend.limits = { ...backend.limits, fallback: false, lanes: 0 };
+    backend.chooseMatmul = ({ transA }) => ({ tile: TILES["64x64x16"], splits: transA ? 3 : 1 });
+    const x = tensor("x", [131, 68], "input"),
+      gain = tensor("gain", [68], "param"),
+      bias = tensor("bias", [68], "param");
+    const w1 = tensor("w1", [132, 68], "param"), w2 = tensor("w2", [36, 132], "param");
+    const dy = tensor("dy", [131, 36], "input"), y = tensor("y", dy.shape, "output");
+    const weights = [gain, w1, w2], gradients = weights.map((w) => tensor(`d${w.name}`, w.shape, "state"));
+    const program = () => {
+      const p = new Program("mlp");
+      const made = linear(p, linear(p, layerNorm(p, x, gain, bias, 1e-6), w1, undefined, { gelu: true }), w2);
+      p.emit<Op>({ kind: "copy", in: { x: made }, out: { y }, attrs: {} });
+      differentiate(p, { seeds: [[made, dy]], wrt: weights.map((w, i) => [w, gradients[i]]) });
+      return p;
+    };
+    const stored = storedProgram(program(), "f16");
+    const names = stored.program.roots().filter(({ id }) => stored.halves.has(id)).map(({ name }) => name).sort();
+    assertEquals(names, ["half(w1)", "half(w2)", "linear(w1)", "linear(w1).pre", "norm(x)"]);
+    // Three roundings on the way to y, six on the way back.
+    const inputs = [x, gain, bias, w1, w2, dy];
+    await assertAgrees("mlp", backend, program, inputs, [y, ...gradients], 6 * ROUNDING);
+  },
+);
+
+Deno.test("precision: loads and stores of halves are converted wherever they stand, and nothing else", () => {
+  const text = `// y[i] = x[i]
+@group(0) @binding(1) var<storage, read_write> x: array<V>;
+@group(0) @binding(2) var<storage, read_write> y: array<V>;
+fn main() { y[at(x[i])] += fma(x[2u * y[j]], z.x[k], maxx[i]); if (x[i] == y[i]) { v = x[i].y; } }`;
+  const kernel = withHalfBindings({
+    name: "k",
+    sources: [{ file: "scalar", text: "alias V = f32;" }, { file: "k", text }],
+  }, [
+    1,
+  ]);
+  const [, code, helpers] = kernel.sources.map((source) => source.text);
+  assertEquals(
+    code,
+    `
+@group(0) @binding(1) var<storage, read_write> x: array<V>;
+@group(0) @binding(2) var<storage, read_write> y: array<HalfV>;
+fn main() { y[at(x[i])] = round_V(V(y[at(x[i])]) + (fma(x[2u * V(y[j])], z.x[k], maxx[i]))); ` +
+      `if (x[i] == V(y[i])) { v = x[i].y; } }`,
+  );
+  assert(helpers.includes("alias HalfV = f16;") && kernel.half, helpers);
+  assertThrows(
+    () => withHalfBindings({ name: "k", sources: [{ file: "k", text: text.replaceAll("<V>", "<u32>") }] }, [0]),
+    TypeError,
+    "x of u32 cannot be kept as f16",
+  );
 });
