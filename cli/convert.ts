@@ -76,7 +76,7 @@ async function convertCommand(words: readonly string[]): Promise<number> {
     });
     if (flags.json) console.log(JSON.stringify({ from, to, format, ...result }));
     else if (!flags.quiet) {
-      const report = result.vit ? `\n  ${describeReport(result.vit.report)}` : "";
+      const report = result.backbone ? `\n  ${describeReport(result.backbone.report)}` : "";
       console.log(`${to}: ${result.tensors} tensors, ${result.parameters} parameters as ${format}${report}`);
     }
     return 0;

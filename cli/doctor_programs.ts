@@ -8,8 +8,10 @@ import { patchify } from "../models/graph/ops/tokens.ts";
 import { Program } from "../models/graph/program.ts";
 import { ReferenceBackend } from "../models/graph/reference.ts";
 import { size, type Tensor, tensor } from "../models/graph/tensor.ts";
+import { type BackboneConfig, inputPatch } from "../models/backbone.ts";
 import { headConfig } from "../models/dino_head.ts";
 import { CounterRandom, STREAM } from "../models/rng.ts";
+import { resnetConfig } from "../models/resnet.ts";
 import { vitConfig } from "../models/vit.ts";
 import { DinoState } from "../dino/state.ts";
 import { type CropSource, stepPrograms } from "../dino/step.ts";
@@ -20,18 +22,24 @@ export interface PreparedProgram {
   readonly reference: ReferenceBackend;
 }
 
-/** One DINO update with odd extents, once with each optimizer's and head's variants, and what evaluation adds. */
+/** One DINO update with odd extents, once with each optimizer's, head's and backbone's variants, and what evaluation adds. */
 export function* doctorPrograms(): Generator<PreparedProgram> {
   yield dinoUpdate("adamw", false);
   yield dinoUpdate("lars", true);
+  yield dinoUpdate("sgd", false, resnetConfig({ block: "bottleneck", layers: [1, 1], basePlanes: 6 }));
   yield evaluation();
 }
 
-function dinoUpdate(method: "adamw" | "lars", batchNorm: boolean): PreparedProgram {
+const VIT = vitConfig({ embedDim: 60, depth: 2, numHeads: 3, patchSize: 4, imageSize: 20 });
+
+function dinoUpdate(
+  method: DinoState["method"],
+  batchNorm: boolean,
+  backbone: BackboneConfig = VIT,
+): PreparedProgram {
   const images = 3, globals = 2, views = 3;
-  const backbone = vitConfig({ embedDim: 60, depth: 2, numHeads: 3, patchSize: 4, imageSize: 20 });
   const head = headConfig({
-    inDim: 60,
+    inDim: backbone.embedDim,
     outDim: 129,
     hiddenDim: batchNorm ? 71 : 72,
     bottleneckDim: 33,
@@ -42,7 +50,7 @@ function dinoUpdate(method: "adamw" | "lars", batchNorm: boolean): PreparedProgr
   const random = new CounterRandom(1, STREAM.evaluation);
   const source: CropSource = (p) => {
     const crops = (name: string, count: number, side: number) => ({
-      patches: patchify(p, tensor(name, [count, 3, side, side], "input"), backbone.patchSize),
+      patches: patchify(p, tensor(name, [count, 3, side, side], "input"), inputPatch(backbone)),
       images: count,
       height: side,
       width: side,

@@ -4,6 +4,7 @@ import type { Backend } from "../models/graph/backend.ts";
 import { IMAGENET_NORMALIZATION, type Normalization } from "../models/graph/ops/augment.ts";
 import { type Raster, raster } from "../models/image/raster.ts";
 import { type BackboneConfig, cropMultiple } from "../models/backbone.ts";
+import type { ResnetConfig } from "../models/resnet.ts";
 import type { VitConfig } from "../models/vit.ts";
 import { type BackboneWeights, readBackbone } from "../models/weights/backbone_weights.ts";
 import { openWeights, type WeightsSource } from "../models/weights/open.ts";
@@ -156,6 +157,33 @@ export class VisionTransformer extends PretrainedNetwork {
 }
 
 /**
+ * A residual network. Its features are the mean of its last map; it has no attention.
+ *
+ * @example Features of an image
+ * ```ts
+ * import { encodeSafetensors, loadPretrained, openWasm, ResNet, resnetBufferShapes, resnetConfig, resnetShapes } from "../mod.ts";
+ *
+ * // A network nobody has trained; a path such as "dino_resnet50_pretrain.pth" stands here otherwise.
+ * const config = resnetConfig({ block: "basic", layers: [1, 1], basePlanes: 4 });
+ * const shapes = [...resnetShapes(config), ...resnetBufferShapes(config)];
+ * const values = (shape: number[]) => new Float32Array(shape.reduce((a, b) => a * b)).fill(0.5);
+ * const file = await encodeSafetensors(shapes.map(([name, shape]) => ({
+ *   name, dtype: "F32", shape, bytes: () => new Uint8Array(values(shape).buffer),
+ * })));
+ *
+ * const backend = await openWasm({ threads: 1 });
+ * const network = await loadPretrained(file, { backend });
+ * const [features] = await network.features([{ pixels: new Uint8Array(48 * 64 * 3), height: 48, width: 64 }]);
+ * console.log(network instanceof ResNet, features.length); // true 8
+ * network.dispose();
+ * await backend.close();
+ * ```
+ */
+export class ResNet extends PretrainedNetwork {
+  declare readonly config: ResnetConfig;
+}
+
+/**
  * Loads a network from weights of any known format: official DINO files and other PyTorch files, safetensors,
  * Hugging Face folders, timm's names, ONNX, npz, and checkpoints of this project.
  *
@@ -180,7 +208,7 @@ export class VisionTransformer extends PretrainedNetwork {
  * await backend.close();
  * ```
  *
- * @returns a {@linkcode VisionTransformer}, or another network by what the file holds
+ * @returns a {@linkcode VisionTransformer}, a {@linkcode ResNet}, or another network by what the file holds
  * @throws {SyntaxError} if the file is damaged or holds no complete network
  * @throws {TypeError} if it asks for more than tensors and plain data, or is of a kind that cannot be run
  * @throws {RangeError} if there is no such file
@@ -188,7 +216,13 @@ export class VisionTransformer extends PretrainedNetwork {
 export async function loadPretrained(source: WeightsSource, options: PretrainedOptions): Promise<PretrainedNetwork> {
   const file = await openWeights(source);
   try {
-    return new VisionTransformer(await readBackbone(file, options), options, file.name);
+    const read = await readBackbone(file, options);
+    const Network = !("family" in read.config)
+      ? VisionTransformer
+      : read.config.family === "resnet"
+      ? ResNet
+      : PretrainedNetwork;
+    return new Network(read, options, file.name);
   } finally {
     file.close();
   }

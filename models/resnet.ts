@@ -75,39 +75,46 @@ export function resnetConfig(
   };
 }
 
-/** One convolution of a block: its name, window, channels out, and step. */
-interface Layer {
+/** A convolution and the batch norm behind it. */
+export interface ResnetLayer {
+  /** Name of the convolution. */
   readonly conv: string;
+  /** Name of the batch norm. */
   readonly norm: string;
+  /** Side of the window in pixels; (side − 1)/2 pixels are padded. */
   readonly kernel: number;
+  /** Channels in. */
   readonly inputs: number;
+  /** Channels out. */
   readonly outputs: number;
+  /** Pixels from one window to the next. */
   readonly stride: number;
 }
 
 /** One residual block. */
-interface Block {
+export interface ResnetBlock {
   /** `layer1.0`, … */
   readonly name: string;
-  readonly body: readonly Layer[];
+  /** With a rectifier behind each; the last one's comes after the sum with the shortcut. */
+  readonly body: readonly ResnetLayer[];
   /** Where the input has another shape than the output. */
-  readonly downsample?: Layer;
+  readonly downsample?: ResnetLayer;
 }
 
 /** The convolution at the entrance. */
-function stem(c: ResnetConfig): Layer {
+export function resnetStem(c: ResnetConfig): ResnetLayer {
   return { conv: "conv1", norm: "bn1", kernel: 7, inputs: c.inChannels, outputs: c.basePlanes, stride: 2 };
 }
 
 /** All residual blocks in order. */
-function blocksOf(c: ResnetConfig): Block[] {
-  const blocks: Block[] = [];
+export function resnetBlocks(c: ResnetConfig): ResnetBlock[] {
+  const blocks: ResnetBlock[] = [];
   let inputs = c.basePlanes;
   c.layers.forEach((count, stage) => {
     const planes = c.basePlanes * 2 ** stage, outputs = planes * EXPANSION[c.block], inner = planes * c.innerWidth;
     for (let i = 0; i < count; i++) {
       const name = `layer${stage + 1}.${i}`, stride = stage > 0 && i === 0 ? 2 : 1;
-      const layer = (n: number, kernel: number, from: number, to: number, step = 1): Layer => ({
+      const layer = (n: number, kernel: number, from: number, to: number, step = 1): ResnetLayer => ({
         conv: `${name}.conv${n}`,
         norm: `${name}.bn${n}`,
         kernel,
@@ -134,10 +141,10 @@ function blocksOf(c: ResnetConfig): Block[] {
   return blocks;
 }
 
-function layersOf(c: ResnetConfig): Layer[] {
+function layersOf(c: ResnetConfig): ResnetLayer[] {
   return [
-    stem(c),
-    ...blocksOf(c).flatMap(({ body, downsample }) => downsample ? [...body, downsample] : body),
+    resnetStem(c),
+    ...resnetBlocks(c).flatMap(({ body, downsample }) => downsample ? [...body, downsample] : body),
   ];
 }
 
@@ -168,10 +175,10 @@ export function resnetSides(c: ResnetConfig, imageSize: number): number[] {
 
 /** Multiplications in a forward pass of one square image. */
 export function resnetMultiplications(c: ResnetConfig, imageSize: number): number {
-  const work = ({ kernel, inputs, outputs }: Layer, side: number) => kernel ** 2 * inputs * outputs * side ** 2;
+  const work = ({ kernel, inputs, outputs }: ResnetLayer, side: number) => kernel ** 2 * inputs * outputs * side ** 2;
   const [entrance, pooled] = resnetSides(c, imageSize);
-  let total = work(stem(c), entrance), side = pooled;
-  for (const { body, downsample } of blocksOf(c)) {
+  let total = work(resnetStem(c), entrance), side = pooled;
+  for (const { body, downsample } of resnetBlocks(c)) {
     for (const layer of body) total += work(layer, side = Math.ceil(side / layer.stride));
     if (downsample) total += work(downsample, side);
   }
@@ -209,7 +216,7 @@ export function resnet(
   { patches, images, height, width }: PatchBatch,
   { training }: { training: boolean },
 ): ResnetResult {
-  const convolve = (x: Tensor, grid: Grid, { conv, norm, kernel, stride }: Layer) => {
+  const convolve = (x: Tensor, grid: Grid, { conv, norm, kernel, stride }: ResnetLayer) => {
     const padding = (kernel - 1) / 2;
     const made = conv2d(p, x, grid, params(`${conv}.weight`), { stride, padding });
     const y = batchNorm(p, made.y, {
@@ -220,11 +227,11 @@ export function resnet(
     }, { training, eps: c.batchNormEps, momentum: c.batchNormMomentum });
     return { y, grid: made.grid };
   };
-  const entrance = convolve(patches, { images, height, width }, stem(c)); // [B·H/2·W/2, basePlanes]
+  const entrance = convolve(patches, { images, height, width }, resnetStem(c)); // [B·H/2·W/2, basePlanes]
   let { y: x, grid } = maxPool(p, relu(p, entrance.y), entrance.grid, { kernel: 3, stride: 2, padding: 1 });
   const stages: Tensor[] = [];
   const last = c.layers.map((count, stage) => `layer${stage + 1}.${count - 1}`);
-  for (const { name, body, downsample } of blocksOf(c)) {
+  for (const { name, body, downsample } of resnetBlocks(c)) {
     const shortcut = downsample ? convolve(x, grid, downsample).y : x;
     let h = x;
     body.forEach((layer, i) => {

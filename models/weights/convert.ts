@@ -7,11 +7,13 @@ import { writeVitOnnx } from "./onnx_write.ts";
 import { type StateDict, writePytorch } from "./pytorch_write.ts";
 import { type SafetensorsDType, type TensorToWrite, writeSafetensors } from "./safetensors.ts";
 import { isFloat, type TensorFile, toFloat32 } from "./tensor_file.ts";
-import type { VitConfig } from "../vit.ts";
+import type { BackboneConfig } from "../backbone.ts";
+import { compareResnet, inferResnet } from "./resnet_weights.ts";
+import { writeResnetOnnx } from "./resnet_onnx.ts";
 import {
   compareVit,
-  describeReport,
   inferVit,
+  requireComplete,
   resamplePositions,
   VIT_KEY,
   type VitReading,
@@ -46,8 +48,8 @@ export interface ConversionResult {
   readonly tensors: number;
   /** Their elements together. */
   readonly parameters: number;
-  /** What was found to be a Vision Transformer. */
-  readonly vit?: { readonly config: VitConfig; readonly report: WeightsReport };
+  /** The network that was found, if this project can run it. */
+  readonly backbone?: { readonly config: BackboneConfig; readonly report: WeightsReport };
 }
 
 /**
@@ -99,23 +101,23 @@ export async function convertWeights(
   }
   if (all || format === "npy") return await convertAll(file, path, conversion);
   const network = findNetwork(file, conversion.network);
-  const vit = network.family === "vit" ? describeVit(network, conversion) : undefined;
+  const found = describe(network, conversion);
   const dtype = DTYPES[conversion.dtype ?? "float32"];
   const list: TensorToWrite[] = [];
   for (const [name, tensor] of network.tensors) {
     const isHead = name.startsWith("head.");
-    if (isHead && !head || vit && !isHead && !vit.report.matched.includes(name)) continue;
-    list.push(await toWrite(head ? name : name.replace(/^backbone\./, ""), tensor, dtype, vit?.positions));
+    if (isHead && !head || found && !isHead && !found.report.matched.includes(name)) continue;
+    list.push(await toWrite(head ? name : name.replace(/^backbone\./, ""), tensor, dtype, found?.positions));
   }
   if (head && !list.some(({ name }) => name.startsWith("head."))) {
     throw new SyntaxError(`${file.name}: has no projection head`);
   }
-  const metadata = { format: "pt", ...(vit ? { [VIT_KEY]: JSON.stringify(vit.config) } : {}) };
-  await write(path, conversion, list, metadata, vit?.config, file);
+  const metadata = { format: "pt", ...(found ? { [VIT_KEY]: JSON.stringify(found.config) } : {}) };
+  await write(path, conversion, list, metadata, found?.config, file);
   return {
     tensors: list.length,
     parameters: list.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
-    vit,
+    backbone: found && { config: found.config, report: found.report },
   };
 }
 
@@ -124,7 +126,7 @@ async function write(
   { format, head, fixedSize, attention, network = "teacher" }: Conversion,
   list: TensorToWrite[],
   metadata: Record<string, string>,
-  config: VitConfig | undefined,
+  config: BackboneConfig | undefined,
   file: TensorFile,
 ): Promise<void> {
   if (format === "safetensors") return await writeSafetensors(path, list, metadata);
@@ -139,13 +141,20 @@ async function write(
       `${format} has no place for a projection head: leave --head out, or write .pth or .safetensors`,
     );
   }
-  if (!config) throw new TypeError(`${file.name}: only a Vision Transformer can be written as ${format}`);
+  if (format === "onnx" && config && "family" in config && config.family === "resnet") {
+    if (attention) throw new TypeError(`${file.name}: a ResNet has no attention to write: leave --attention out`);
+    return await writeResnetOnnx(path, config, list, { fixedSize });
+  }
+  if (!config || "family" in config) {
+    const also = format === "onnx" ? " or a ResNet" : "";
+    throw new TypeError(`${file.name}: only a Vision Transformer${also} can be written as ${format}`);
+  }
   if (format === "huggingface") return await writeHuggingFace(path, config, list);
   await writeVitOnnx(path, config, list, { fixedSize, attention });
 }
 
-interface DescribedVit {
-  readonly config: VitConfig;
+interface Described {
+  readonly config: BackboneConfig;
   readonly report: WeightsReport;
   /** The resampled position embedding, if one is wanted. */
   readonly positions?: (
@@ -153,12 +162,18 @@ interface DescribedVit {
   ) => { shape: readonly number[]; data: Float32Array<ArrayBuffer> };
 }
 
-function describeVit(network: NetworkTensors, { config: given, imageSize }: Conversion): DescribedVit {
+function describe(network: NetworkTensors, conversion: Conversion): Described | undefined {
+  if (network.family === "vit") return describeVit(network, conversion);
+  if (network.family !== "resnet") return undefined;
+  const config = inferResnet(network), report = compareResnet(network, config);
+  requireComplete(network.file, report, "ResNet");
+  return { config, report };
+}
+
+function describeVit(network: NetworkTensors, { config: given, imageSize }: Conversion): Described {
   const { config, notices } = inferVit(network, given);
   const report = compareVit(network, config, notices);
-  if (report.missing.length > 0 || report.shapeDifferences.length > 0) {
-    throw new SyntaxError(`${network.file.name}: is no complete Vision Transformer: ${describeReport(report)}`);
-  }
+  requireComplete(network.file, report, "Vision Transformer");
   if (imageSize === undefined || imageSize === config.imageSize) return { config, report };
   const { shape } = network.tensors.get("backbone.pos_embed")!;
   const resample = (data: Float32Array<ArrayBuffer>) => resamplePositions(config, { shape, data }, imageSize);
@@ -170,7 +185,7 @@ async function toWrite(
   name: string,
   tensor: NetworkTensor,
   dtype: SafetensorsDType,
-  positions: DescribedVit["positions"],
+  positions: Described["positions"],
 ): Promise<TensorToWrite> {
   if (positions && /(^|\.)pos_embed$/.test(name)) {
     const { shape, data } = positions(await tensor.read());

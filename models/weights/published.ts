@@ -3,6 +3,8 @@
 import { VIT_SIZES } from "../vit.ts";
 import { findNetwork, type NetworkTensors, readLinearClassifier } from "./network.ts";
 import { elementCount, type TensorFile } from "./tensor_file.ts";
+import { RESNET_SIZES, resnetConfig } from "../resnet.ts";
+import { compareResnet, inferResnet } from "./resnet_weights.ts";
 import { compareVit, describeReport, inferVit, type VitReading } from "./vit_weights.ts";
 
 /** What a file is, in sentences, and whether it is what the DINO release publishes. */
@@ -23,7 +25,6 @@ const VIT_FILES: Readonly<Record<string, string>> = {
 
 /** The release's other backbones, told by their parameters (running statistics not counted). */
 const OTHER_FILES: readonly (readonly [family: string, parameters: number, file: string])[] = [
-  ["resnet", 23_508_032, "dino_resnet50"],
   ["xcit", 25_868_304, "dino_xcit_small_12_p16"],
   ["xcit", 25_828_032, "dino_xcit_small_12_p8"],
   ["xcit", 83_882_752, "dino_xcit_medium_24_p16"],
@@ -58,7 +59,7 @@ export async function describeLayout(file: TensorFile, given: VitReading["config
     sentences.push(sentence);
     if (name && network.layout === "DINO or timm") {
       const bare = network.prefix === "" && network.rest.every((name) => name.endsWith(".num_batches_tracked"));
-      const by = network.family === "vit" ? "names and shapes" : "names and number of parameters";
+      const by = network.family === "xcit" ? "names and number of parameters" : "names and shapes";
       if (bare) published = { file: `${name}_pretrain.pth`, by };
       else if (full) published = { file: `${name}_pretrain_full_checkpoint.pth`, by };
     }
@@ -83,12 +84,15 @@ function describeNetwork(network: NetworkTensors, given: VitReading["config"], r
   const names = network.prefix === "" ? network.layout : `${network.layout}, behind "${network.prefix}"`;
   const end = `${count.toLocaleString("en").replaceAll(",", " ")} parameters${head}; names as in ${names}`;
   const whose = role ? `${role}: ` : "";
-  if (network.family !== "vit") {
-    const what = network.family === "resnet" ? "a ResNet" : "an XCiT";
-    const [, , name] = OTHER_FILES.find(([family, size]) => family === network.family && size === count) ?? [];
-    return { sentence: `${whose}${what}, ${end}`, name };
-  }
   try {
+    if (network.family === "resnet") {
+      const { sentence, name } = describeResnet(network);
+      return { sentence: `${whose}${sentence}: ${end}`, name };
+    }
+    if (network.family !== "vit") {
+      const [, , name] = OTHER_FILES.find(([family, size]) => family === network.family && size === count) ?? [];
+      return { sentence: `${whose}an XCiT, ${end}`, name };
+    }
     const { config, notices } = inferVit(network, given);
     const report = compareVit(network, config, notices);
     const whole = report.missing.length === 0 && report.shapeDifferences.length === 0;
@@ -108,4 +112,20 @@ function describeNetwork(network: NetworkTensors, given: VitReading["config"], r
       name: undefined,
     };
   }
+}
+
+function describeResnet(network: NetworkTensors): { sentence: string; name?: string } {
+  const config = inferResnet(network), report = compareResnet(network, config);
+  const { block, layers, basePlanes, innerWidth, embedDim } = config;
+  const size = Object.entries(RESNET_SIZES).find(([, size]) => {
+    const known = resnetConfig(size);
+    return known.block === block && known.layers.join() === layers.join() && known.basePlanes === basePlanes &&
+      known.innerWidth === innerWidth;
+  })?.[0];
+  const whole = report.missing.length === 0 && report.shapeDifferences.length === 0;
+  const trouble = whole ? "" : `; not complete: ${describeReport(report)}`;
+  return {
+    sentence: `a ResNet ${size ? `${size}, ` : ""}${embedDim} wide, ${layers.join(" + ")} ${block} blocks${trouble}`,
+    name: whole && size === "resnet50" && config.inChannels === 3 ? "dino_resnet50" : undefined,
+  };
 }

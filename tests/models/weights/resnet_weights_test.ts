@@ -1,0 +1,101 @@
+// ResNets in and out of files: the published layout, every format that can hold one, and what is refused.
+
+import { convertWeights } from "../../../models/weights/convert.ts";
+import { openWeights } from "../../../models/weights/open.ts";
+import { describeLayout } from "../../../models/weights/published.ts";
+import { findNetwork } from "../../../models/weights/network.ts";
+import { readBackbone } from "../../../models/weights/backbone_weights.ts";
+import { encodeSafetensors, type TensorToWrite } from "../../../models/weights/safetensors.ts";
+import type { TensorFile, TensorInfo } from "../../../models/weights/tensor_file.ts";
+import { inferResnet } from "../../../models/weights/resnet_weights.ts";
+import { RESNET_SIZES, resnetBufferShapes, resnetConfig, resnetShapes } from "../../../models/resnet.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "../../assert.ts";
+import { resnetTensors, TOY_RESNET } from "./toy_resnet.ts";
+
+/** A file of which only names and shapes are ever asked for. */
+function namesOnly(config: ReturnType<typeof resnetConfig>, prefix = "", extra: TensorInfo[] = []): TensorFile {
+  const infos = [...resnetShapes(config), ...resnetBufferShapes(config)].flatMap(([name, shape]): TensorInfo[] => [
+    { name: prefix + name, dtype: "F32", shape },
+    ...name.endsWith("running_var")
+      ? [{ name: prefix + name.replace("running_var", "num_batches_tracked"), dtype: "I64" as const, shape: [] }]
+      : [],
+  ]);
+  return {
+    name: "names",
+    format: "test",
+    tensors: new Map([...infos, ...extra].map((info) => [info.name, info])),
+    metadata: {},
+    read: () => Promise.reject(new Error("not to be read")),
+    close: () => {},
+  };
+}
+
+function counter(name: string): TensorToWrite {
+  return { name, dtype: "I64", shape: [], bytes: () => new Uint8Array(8) };
+}
+
+Deno.test("every published ResNet is told by its shapes", () => {
+  for (const [name, size] of Object.entries(RESNET_SIZES)) {
+    const config = resnetConfig(size);
+    assertEquals(inferResnet(findNetwork(namesOnly(config))), config, name);
+  }
+});
+
+Deno.test("inspect: a ResNet-50 of the release's layout is known, another is not", async () => {
+  const fifty = resnetConfig(RESNET_SIZES.resnet50);
+  const { sentences, published } = await describeLayout(namesOnly(fifty));
+  assertEquals(published, { file: "dino_resnet50_pretrain.pth", by: "names and shapes" });
+  assertStringIncludes(
+    sentences[0],
+    "a ResNet resnet50, 2048 wide, 3 + 4 + 6 + 3 bottleneck blocks: 23 508 032 parameters",
+  );
+  const supervised = namesOnly(fifty, "module.", [{ name: "module.fc.weight", dtype: "F32", shape: [1000, 2048] }]);
+  assertEquals((await describeLayout(supervised)).published, undefined);
+  assertEquals((await describeLayout(namesOnly(resnetConfig(RESNET_SIZES.resnet18)))).published, undefined);
+});
+
+Deno.test("a ResNet is read behind the usual prefixes, with its running statistics and a report", async () => {
+  for (const prefix of ["", "module.", "backbone.", "teacher.backbone.", "state_dict.module.encoder_q."]) {
+    const extra = [counter(`${prefix}bn1.num_batches_tracked`)];
+    const file = await openWeights(await encodeSafetensors([...resnetTensors(TOY_RESNET, prefix), ...extra]));
+    const { config, weights, report } = await readBackbone(file);
+    assertEquals(config, TOY_RESNET);
+    assertEquals(weights.size, resnetShapes(TOY_RESNET).length + resnetBufferShapes(TOY_RESNET).length);
+    assert(weights.has("backbone.layer1.0.downsample.1.running_var"));
+    assertEquals([report.missing, report.unexpected], [[], [`${prefix}bn1.num_batches_tracked`]]);
+  }
+  const partial = resnetTensors(TOY_RESNET).filter(({ name }) => name !== "layer2.0.bn2.running_var");
+  const file = await openWeights(await encodeSafetensors(partial));
+  await assertRejects(() => readBackbone(file), SyntaxError, "1 missing: backbone.layer2.0.bn2.running_var");
+});
+
+Deno.test("convert: a ResNet survives every format that can hold it, and the others refuse it", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const file = await openWeights(await encodeSafetensors(resnetTensors(TOY_RESNET)));
+    const { weights } = await readBackbone(file);
+    for (
+      const [format, name] of [["safetensors", "a.safetensors"], ["pytorch", "a.pth"], ["onnx", "a.onnx"], [
+        "npz",
+        "a.npz",
+      ]] as const
+    ) {
+      const path = `${folder}/${name}`;
+      const { tensors, backbone } = await convertWeights(file, path, { format });
+      assertEquals([tensors, backbone?.config], [weights.size, TOY_RESNET]);
+      const again = await openWeights(path), read = await readBackbone(again);
+      assertEquals(read.config, TOY_RESNET, format);
+      for (const [key, { shape, data }] of weights) {
+        assertEquals([...read.weights.get(key)!.shape], [...shape]);
+        assertEquals(read.weights.get(key)!.data, data, `${format} ${key}`);
+      }
+      again.close();
+    }
+    const refused = (conversion: Parameters<typeof convertWeights>[2], reason: string) =>
+      assertRejects(() => convertWeights(file, `${folder}/refused`, conversion), TypeError, reason);
+    await refused({ format: "huggingface" }, "only a Vision Transformer can be written as huggingface");
+    await refused({ format: "onnx", attention: true }, "a ResNet has no attention");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
