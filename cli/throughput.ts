@@ -58,8 +58,9 @@ export const command: EvaluationCommand<typeof fields> = {
         progress("architectures", rows.length, total);
       }
     }
-    notice(`batch of ${flags.batchSize}, images of ${flags.imageSize} pixels, on ${backend.description}`);
-    if (flags.plot !== null) await writeTextAtomically(flags.plot, throughputPlot(rows, backend.description));
+    const setting = `batch of ${flags.batchSize}, images of ${flags.imageSize} pixels, on ${backend.description}`;
+    notice(setting);
+    if (flags.plot !== null) await writeTextAtomically(flags.plot, throughputPlot(rows, setting));
     const cell = (value: string, width: number) => value.padStart(width);
     return {
       value: { device: backend.description, batch: flags.batchSize, imageSize: flags.imageSize, rows },

@@ -13,8 +13,8 @@ export interface ThroughputPoint {
 const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT] = [640, 400, 70, 50, 40, 30];
 const COLOURS = ["#3366cc", "#dc3912", "#109618", "#990099", "#ff9900"];
 
-/** An SVG file; both axes are logarithmic. */
-export function throughputPlot(points: readonly ThroughputPoint[], device: string): string {
+/** An SVG file; both axes are logarithmic. @param setting what was measured where, for the title */
+export function throughputPlot(points: readonly ThroughputPoint[], setting: string): string {
   const x = logAxis(points.map((p) => p.imagesPerSecond), LEFT, WIDTH - RIGHT);
   const y = logAxis(points.map((p) => p.peakBytes / 2 ** 20), HEIGHT - BOTTOM, TOP);
   const grid = [
@@ -44,7 +44,7 @@ export function throughputPlot(points: readonly ThroughputPoint[], device: strin
   });
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="12">
 <rect width="${WIDTH}" height="${HEIGHT}" fill="#fff"/>
-<text x="${LEFT}" y="22" font-size="13">${escapeHtml(device)}</text>
+<text x="${LEFT}" y="22" font-size="13">${escapeHtml(setting)}</text>
 <g stroke="#ddd">${grid.join("")}</g>
 <g fill="#444">${labels.join("")}
 <text x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 12}" text-anchor="middle">images a second</text>
