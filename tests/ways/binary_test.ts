@@ -1,6 +1,8 @@
 // Second way of use: a compiled binary, in an empty folder, with an empty home and no network.
 
 import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
+import { convertWeights } from "../../models/weights/convert.ts";
+import { toyFile } from "../models/weights/toy_vit.ts";
 import { getCompileBase } from "../get_compile_base.ts";
 import { assertTrained, run, TINY_FLAGS, withFolder, writeJpegs } from "./process.ts";
 
@@ -78,5 +80,28 @@ Deno.test({
       assertStringIncludes(version.out, "compiled turbo");
       const wrong = await alone(folder, ["trian"]);
       assert(wrong.code === 2 && wrong.err.includes("did you mean train?"), wrong.err);
+    }),
+});
+
+Deno.test({
+  name: "binary: converts weights, says what a file holds, and refuses what asks for code",
+  ignore,
+  fn: () =>
+    withFolder(async (folder) => {
+      await convertWeights(await toyFile(), `${folder}/weights.pth`, { format: "pytorch" });
+      const written = await alone(folder, ["convert", "weights.pth", "weights.onnx", "--num-heads", "3"]);
+      assertEquals(written.code, 0, written.err);
+      assertStringIncludes(written.out, "30 tensors");
+      const told = await alone(folder, ["inspect", "weights.onnx", "--json"]);
+      assertEquals(told.code, 0, told.err);
+      const { layout, tensors } = JSON.parse(told.out);
+      assertStringIncludes(layout.join(), "48 wide, 2 blocks, 3 heads, patches of 8");
+      assertEquals(tensors.length, 30);
+      // A pickle that would call os.system.
+      const malice = "\x80\x02cposix\nsystem\nX\x02\x00\x00\x00ls\x85R.";
+      await Deno.writeFile(`${folder}/malice.pth`, Uint8Array.from(malice, (c) => c.charCodeAt(0)));
+      const refused = await alone(folder, ["inspect", "malice.pth"]);
+      assertEquals(refused.code, 2);
+      assertStringIncludes(refused.err, "posix");
     }),
 });
