@@ -20,8 +20,8 @@ const TILES = 4;
  */
 const TURBO_RATIO = 1.7;
 const REFERENCE = { rows: 8, columns: 4 };
-/** A taller tile reads less of b, which pays in real products unless it is this much slower in L1. */
-const TALL_RATIO = 0.95;
+/** A taller tile reads less of b and ends less often, which pays in real products unless it is this much slower in L1. */
+const TALL_RATIO = 0.97;
 /** Turns of timing; the first half only lets the optimising compiler, which works in the background, finish. */
 const TURNS = 30;
 
@@ -47,9 +47,9 @@ async function measure(
 ): Promise<Calibration> {
   const shapes = [...TILE_SHAPES, REFERENCE];
   const kernels = shapes.map(({ rows, columns }) => {
-    const kernel = exports[`cols${rows}x${columns}`] as (...args: number[]) => void;
+    const kernel = exports[`tile${rows}x${columns}`] as (...args: number[]) => void;
     const a = address, b = a + 0x8000, zeros = b + 0x8000, c = zeros + 0x1000, tile = rows * DEPTH * 4;
-    return () => kernel(TILES, DEPTH, a, rows * 4, tile, b, columns * 4, zeros, 0, zeros, c, columns * 4);
+    return () => kernel(TILES, DEPTH, a, tile, b, zeros, 0, zeros, c, columns * 4);
   });
   const turns: number[][] = [];
   for (let turn = 0; turn < TURNS; turn++) {
@@ -69,11 +69,13 @@ async function measure(
   const indexOf = (rows: number, columns: number) =>
     TILE_SHAPES.findIndex((t) => t.rows === rows && t.columns === columns);
   const ratio = (a: number, b: number) => median(late.map((gflops) => gflops[a] / gflops[b]));
-  const wide = indexOf(4, 16), tall = indexOf(5, 16);
+  const wide = indexOf(4, 16);
   const turbo = known ? known === "turbo" : ratio(wide, TILE_SHAPES.length) > TURBO_RATIO;
-  let best = indexOf(4, 8);
-  if (turbo) best = ratio(tall, wide) > TALL_RATIO ? tall : wide;
-  else TILE_SHAPES.forEach((_, i) => best = ratio(i, best) > 1.05 ? i : best);
+  let best = turbo ? wide : indexOf(4, 8);
+  TILE_SHAPES.forEach(({ rows, columns }, i) => {
+    const taller = turbo && columns === 16 && rows > TILE_SHAPES[best].rows;
+    if (taller ? ratio(i, best) > TALL_RATIO : ratio(i, best) > 1.05) best = i;
+  });
   const gflops = Math.max(...late.map((rates) => rates[best]));
   return { tile: TILE_SHAPES[best], mode: turbo ? "turbo" : "stock", gflops };
 }

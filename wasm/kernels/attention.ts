@@ -1,6 +1,6 @@
 // Fused attention: one chunk is one head of one image; scores exist only for a block of queries at a time, in cache.
 import { StepField } from "../codes";
-import { colsBlock, packA, packPanel, packTransposed, rowsBlock } from "./block";
+import { colsBlock, packA, packPanel, packTransposed, rowsBlock, tileBlock } from "./block";
 import { constants, scratch, tileColumns, tileRows, zeros } from "./context";
 import { laneMax, laneSum, loadPart, loadUpTo, log, storeUpTo } from "./math";
 import { expRow, sumRow } from "./rows";
@@ -14,7 +14,7 @@ const PROBS_SCALE: usize = StepField.arguments + 7 * 4;
 /** Panels of k-major columns: panels[j / tile][k][j % tile] = source[j, k] for `rows` rows of `depth` elements. */
 function packKeys(source: usize, stride: usize, depth: u32, rows: u32, panels: usize): void {
   for (let j: u32 = 0; j < rows; j += tileColumns) {
-    packTransposed(source + j * stride, stride, depth, min(tileColumns, rows - j), panels, tileColumns);
+    packTransposed(source + j * stride, stride, depth, min(tileColumns, rows - j), panels);
     panels += <usize>depth * (tileColumns << 2);
   }
 }
@@ -35,12 +35,11 @@ function multiply(
   rows: u32, depth: u32, n: u32, a: usize, aStride: usize, panels: usize, c: usize, cStride: usize, packed: usize,
 ): void {
   const panelBytes = <usize>depth * (tileColumns << 2), narrow = tileColumns == 8;
-  if (narrow) packA(a, aStride, depth, rows, packed);
+  const aTile = <usize>depth * (tileRows << 2);
+  if (narrow) packA(a, aStride, depth, rows, packed, aTile);
   for (let j: u32 = 0; j < n; j += tileColumns, panels += panelBytes, c += tileColumns << 2) {
-    if (narrow) {
-      const aTile = <usize>depth * (tileRows << 2);
-      colsBlock(rows, depth, packed, tileRows << 2, aTile, panels, tileColumns << 2, zeros, 0, zeros, c, cStride);
-    } else rowsBlock(rows, depth, a, aStride, panels, tileColumns << 2, zeros, 0, zeros, c, cStride);
+    if (narrow) tileBlock(rows, depth, packed, aTile, panels, zeros, 0, zeros, c, cStride);
+    else rowsBlock(rows, depth, a, aStride, panels, tileColumns << 2, zeros, 0, zeros, c, cStride);
   }
 }
 
@@ -50,7 +49,7 @@ function multiplyTransposed(
 ): void {
   const panelBytes = <usize>depth * (tileColumns << 2);
   for (let j: u32 = 0; j < n; j += tileColumns, panels += panelBytes, c += tileColumns << 2) {
-    colsBlock(rows, depth, a, aStride, tileRows << 2, panels, tileColumns << 2, c, cStride, zeros, c, cStride);
+    colsBlock(rows, depth, a, aStride, panels, c, cStride, zeros, c, cStride);
   }
 }
 

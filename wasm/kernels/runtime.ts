@@ -2,7 +2,7 @@
 import { Code, Control, StepField, StepFlag } from "../codes";
 import { setContext } from "./context";
 import { add, columnSum, copy, gelu, geluBackward, scaleRows, sum, sumPartials } from "./elementwise";
-import { matmul, packColumns, packRows } from "./matmul";
+import { matmul, pack } from "./matmul";
 import {
   l2Normalize, l2NormalizeBackward, layerNorm, layerNormBackward, weightNorm, weightNormBackward,
 } from "./norm";
@@ -113,11 +113,8 @@ export function execute(step: usize, chunk: u32): void {
     case Code.sum:
       sum(step, chunk);
       break;
-    case Code.packRows:
-      packRows(step, chunk);
-      break;
-    case Code.packColumns:
-      packColumns(step, chunk);
+    case Code.pack:
+      pack(step, chunk);
       break;
     case Code.matmul:
       matmul(step, chunk);

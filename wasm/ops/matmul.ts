@@ -5,27 +5,28 @@ import { size } from "../../models/graph/tensor.ts";
 import { Code } from "../codes.ts";
 import { flag, type Lowering, type Lowerings } from "../lowering.ts";
 
-/** Depth of a block of k; KC of kernels/matmul.ts. */
-const DEPTH = 384;
+/** Deepest block of k: panels of b then pass from L2 through L1 as fast as they are used. */
+const DEPTH = 768;
 /** Widest register tile; panels may be narrower, their padding is never wider. */
 const PANEL = 16;
 /** Rows of a chunk: multiples of every tile's rows. */
-const ROWS = [240, 120, 60, 20];
+const ROWS = [480, 240, 180, 120, 60];
 /** Least work of a chunk, in multiply-adds. */
 const WORK = 1 << 18;
 /** Largest tile that stays in L2 beside what is packed, in elements. */
-const TILE = 1 << 16;
-/** Measured costs in multiply-adds: to pack an element of a, or of a panel; to read an element of a panel; to begin a chunk. */
-const PACK_A = 16, PACK_B = 30, READ_B = 8, CHUNK = 20000;
+const TILE = 1 << 15;
+/** Costs in multiply-adds: to pack an element, to read one that is packed, to begin a chunk. */
+const PACK = 18, READ = 2, CHUNK = 60000;
 
 /**
  * How kernels/matmul.ts reads a. Packed rows pay for themselves from a few panels on: the inner loop then has one pointer
- * instead of one a row (87 against 80 GFLOP/s), and rows a power of two apart do not evict one another.
+ * instead of one a row, and rows a power of two apart do not evict one another.
  */
 enum ReadA {
   direct,
   packRows,
   packColumns,
+  tiles,
 }
 
 /** Rows up to which packing b does not pay at all. */
@@ -41,6 +42,13 @@ enum ReadB {
 
 /** Rows up to which a chunk packs panels of b for itself: then hardly any other chunk needs the same. */
 const OWN_PANEL_ROWS = 480;
+/** Most elements of a that are packed for all chunks: that costs memory, and longer products have columns enough a chunk. */
+const SHARED = 1 << 22;
+
+/** Rows of a that a chunk packs for all. */
+const SHARED_ROWS = 60;
+/** Panels of b that a chunk packs for all; PANELS_AT_ONCE of kernels/matmul.ts. */
+const PANELS_AT_ONCE = 4;
 
 /** What it does with a finished block. */
 enum Epilogue {
@@ -59,30 +67,54 @@ function matmul(op: MatmulOp, to: Lowering): void {
   const { transA, transB, accumulate } = op.attrs;
   const pre = op.out.pre ?? op.in.pre;
   const epilogue = epilogueOf(op, n);
-  const mode = transA ? ReadA.packColumns : n >= 64 && m >= 8 ? ReadA.packRows : ReadA.direct;
+  const aRow = asMatrix(a)[1] * 4, bRow = asMatrix(b)[1] * 4;
 
-  const bRow = asMatrix(b)[1] * 4;
-  let readB = ReadB.panels, panels = to.at(b);
-  if (!transB && m <= RAW_ROWS) readB = ReadB.raw;
+  let readB = ReadB.panels;
+  if (!transA && !transB && m <= RAW_ROWS) readB = ReadB.raw;
   else if (m <= OWN_PANEL_ROWS) readB = transB ? ReadB.ownColumns : ReadB.ownRows;
-  else {
-    panels = to.workspace(Math.ceil(n / PANEL) * PANEL * k * 4);
-    const panelCount = Math.ceil(n / to.tileColumns);
-    to.step(transB ? Code.packColumns : Code.packRows, panelCount, [to.at(b), panels, k, n, bRow]);
+  let readA = transA ? ReadA.packColumns : n >= 64 && m > RAW_ROWS ? ReadA.packRows : ReadA.direct;
+  const shared = readA !== ReadA.direct && m * k <= SHARED;
+  const depth = Math.ceil(k / Math.max(1, Math.ceil(k / DEPTH)) / 8) * 8;
+  const { rows, columns } = cutProduct(to.threads, { m, n, k }, {
+    tiled: epilogue !== Epilogue.store,
+    packsA: !shared && readA !== ReadA.direct,
+    packsB: readB !== ReadB.panels,
+  });
+  let aAddress = to.at(a), bAddress = to.at(b);
+  let chunksOfA = 0, chunksOfB = 0;
+  if (readB === ReadB.panels) {
+    bAddress = to.workspace(Math.ceil(n / PANEL) * PANEL * k * 4);
+    chunksOfB = Math.ceil(n / to.tileColumns / PANELS_AT_ONCE);
   }
-  const { rows, columns } = cutProduct(
-    to.threads,
-    { m, n, k },
-    epilogue !== Epilogue.store,
-    readB !== ReadB.panels,
-  );
-  const tile = epilogue === Epilogue.store ? 0 : (rows + 8) * (columns + 2 * PANEL);
-  to.scratch(4 * ((rows + 8 + PANEL) * DEPTH + tile));
-  to.step(Code.matmul, Math.ceil(m / rows) * Math.ceil(n / columns), [
+  if (shared && n > columns) {
+    aAddress = to.workspace(m * k * 4);
+    readA = ReadA.tiles;
+    chunksOfA = Math.ceil(m / SHARED_ROWS);
+  }
+  to.step(Code.pack, chunksOfA + chunksOfB, [
+    to.at(b),
+    bAddress,
+    k,
+    n,
+    bRow,
+    flag(transB),
+    chunksOfB,
     to.at(a),
-    asMatrix(a)[1] * 4,
-    mode,
-    panels,
+    aAddress,
+    m,
+    aRow,
+    flag(transA),
+    SHARED_ROWS,
+    depth,
+  ]);
+  const packed = readA === ReadA.packRows || readA === ReadA.packColumns ? rows * depth : 0;
+  const tile = epilogue === Epilogue.store ? 0 : rows * (columns + 2 * PANEL);
+  to.scratch(4 * (PANELS_AT_ONCE * PANEL * depth + packed + tile));
+  to.step(Code.matmul, Math.ceil(m / rows) * Math.ceil(n / columns), [
+    aAddress,
+    aRow,
+    readA,
+    bAddress,
     to.at(op.out.c),
     m,
     n,
@@ -98,6 +130,7 @@ function matmul(op: MatmulOp, to: Lowering): void {
     rowScale ? m / size(rowScale) : 1,
     readB,
     bRow,
+    depth,
   ]);
 }
 
@@ -116,18 +149,17 @@ function epilogueOf(op: MatmulOp, n: number): Epilogue {
 function cutProduct(
   threads: number,
   { m, n, k }: { m: number; n: number; k: number },
-  tiled: boolean,
-  ownPanels: boolean,
+  { tiled, packsA, packsB }: { tiled: boolean; packsA: boolean; packsB: boolean },
 ): { rows: number; columns: number } {
   const width = Math.ceil(n / PANEL) * PANEL;
-  let best = { rows: 20, columns: PANEL }, least = Infinity;
+  let best = { rows: 60, columns: PANEL }, least = Infinity;
   for (const most of ROWS) {
-    const rows = Math.min(most, Math.ceil(m / 20) * 20), rowChunks = Math.ceil(m / rows);
+    const rows = Math.min(most, Math.ceil(m / 60) * 60), rowChunks = Math.ceil(m / rows);
     for (let parts = 1; parts <= width / PANEL; parts++) {
       const columns = Math.ceil(width / parts / PANEL) * PANEL, columnChunks = Math.ceil(width / columns);
-      if (tiled && rows * columns > TILE) continue;
+      if (tiled && rows * columns > TILE && columns > PANEL) continue;
       const chunks = rowChunks * columnChunks;
-      const packing = PACK_A * m * columnChunks + (ownPanels ? PACK_B : READ_B) * width * rowChunks;
+      const packing = (packsA ? PACK : READ) * m * columnChunks + (packsB ? PACK : READ) * width * rowChunks;
       const total = k * (m * width + packing) + CHUNK * chunks;
       // At the end the other threads wait for about half a chunk.
       const time = total / threads + (threads > 1 ? total / chunks / 2 : 0);
