@@ -65,7 +65,7 @@ async function configure(given: Readonly<Record<string, unknown>>, command: Comm
   if (command.config !== null) config = configFromJson(await readJson(command.config), config);
   const preset = command.preset ??
     (!command.resume && command.config === null && !("data" in given) ? SAMPLE_PRESET : null);
-  if (preset !== null) config = shortenWarmups(applyPreset(preset, config), flags.epochs);
+  if (preset !== null) config = shortenWarmups(applyPreset(preset, config, flags.arch), flags.epochs);
   return { ...config, ...flags };
 }
 

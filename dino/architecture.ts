@@ -186,7 +186,7 @@ function unusualResnet(config: FittedConfig): string[] {
       `crops of ${least} pixels are one pixel behind the last stage of ${arch}: larger ones would show more`,
     );
   }
-  if (dropPathRate !== modelFields.dropPathRate.default) {
+  if (dropPathRate !== 0 && dropPathRate !== modelFields.dropPathRate.default) {
     notices.push(`--drop-path-rate ${dropPathRate}: ${arch} drops nothing, as torchvision's`);
   }
   return notices;

@@ -122,16 +122,22 @@ export const presets: Readonly<Record<string, Preset>> = {
   },
 };
 
+/** What presets say of Vision Transformers alone. */
+const OF_VITS = ["patchSize", "embedDim", "depth", "numHeads"] as const;
+
 /**
  * Lays a preset over a configuration.
  *
+ * @param arch to be taken instead of the preset's; if it is no Vision Transformer, the extents of one are left out
  * @throws {RangeError} if there is no preset of that name
  */
-export function applyPreset(name: string, base: Config): Config {
+export function applyPreset(name: string, base: Config, arch?: Config["arch"]): Config {
   if (!Object.hasOwn(presets, name)) {
     const nearest = nearestName(name, Object.keys(presets));
     const known = nearest ? `did you mean ${nearest}?` : `there are ${Object.keys(presets).join(", ")}`;
     throw new RangeError(`--preset ${name}: is not known: ${known}`);
   }
-  return { ...base, ...presets[name].values };
+  const values = { ...presets[name].values };
+  if (arch !== undefined && !/^(vit|deit)_/.test(arch)) { for (const key of OF_VITS) delete values[key]; }
+  return { ...base, ...values };
 }

@@ -150,6 +150,8 @@ Deno.test("config: every preset is valid for its images, and an unknown one name
     const config = applyPreset(name, defaultConfig());
     checkConfig(fitConfig(config, images), images);
   }
+  const { depth, patchSize, epochs } = applyPreset("sample", defaultConfig(), "resnet18");
+  assertEquals([depth, patchSize, epochs], [null, 16, 10]);
   assertThrows(() => applyPreset("sampel", defaultConfig()), RangeError, "did you mean sample?");
   assertEquals(architectureOf({ ...defaultConfig(), arch: "deit_tiny" }), { embedDim: 192, depth: 12, numHeads: 3 });
 });
