@@ -9,6 +9,7 @@ import type { AdapterSummary } from "./device.ts";
 import { LANE_COUNTS } from "./kernels/lane_product.ts";
 import { type Binding, type Dispatch, NOTHING, type Params } from "./dispatch.ts";
 import type { Kernel } from "./shader.ts";
+import { inTiles } from "./tiles.ts";
 import { withSubgroups } from "./subgroups.ts";
 import { withHalfBindings } from "./half.ts";
 import { lowerOp } from "./ops/mod.ts";
@@ -133,8 +134,22 @@ export class Lowering implements Lowered {
   /** Lowers one operation. */
   operation(op: Op, index: number): void {
     this.#op = index;
-    this.#scratch = 0;
-    lowerOp(this, op);
+    for (const part of inTiles(op, this.limits.bindingBytes, (t) => this.bytesOf(t))) {
+      this.#scratch = 0;
+      lowerOp(this, part);
+    }
+  }
+
+  /** Bytes of a tensor as it is stored. */
+  bytesOf(t: Tensor): number {
+    return size(t) * (this.isHalf(t) ? HALF_BYTES : bytesPerElement(t.dtype));
+  }
+
+  /** Gives back the scratch space that `emit` took, for what follows. */
+  within(emit: () => void): void {
+    const before = this.#scratch;
+    emit();
+    this.#scratch = before;
   }
 
   /** The binding of a slot; an absent tensor binds nothing. */

@@ -3,7 +3,7 @@
 // student, dlogits: [views·images, K], of views from firstView on; probs: [globals·images, K]; K in V; dlogits may be student.
 // One workgroup a row (LANES = 256): one pass for maximum and sum, one for loss and gradient, which reads from cache.
 struct Params {
-  rows: u32, columns: u32, images: u32, globals: u32, hasGradient: u32, firstView: u32,
+  rows: u32, columns: u32, images: u32, globals: u32, hasGradient: u32, firstView: u32, firstLoss: u32,
   sharpness: f32, gradientScale: f32, // 1/τ, and gradientScale/τ
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -57,6 +57,6 @@ fn main(
   let rest = n - rowSum(total(mixture), 0u, thread);
   let loss = n * logarithm1(mass) - rowSum(total(agreement), 0u, thread) + top * rest;
   if (thread == 0u && row < p.rows) {
-    losses[row] = loss;
+    losses[p.firstLoss + row] = loss;
   }
 }

@@ -1,7 +1,7 @@
 // parts[block] = (Σ grad², Σ param², Σ grad·param, 0) over one block of one segment.
 // blocks[i] = (segment, first element / 4, elements, 0), made by the host; segments start at multiples of 64 elements.
 // One workgroup a block; what lies between the end of a segment and the next is not looked at.
-struct Params { blocks: u32 }
+struct Params { blocks: u32, first: u32 } // of these blocks among all
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> grad: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> param: array<vec4f>;
@@ -31,6 +31,6 @@ fn main(
   pp = rowSum(pp, 0u, thread);
   gp = rowSum(gp, 0u, thread);
   if (thread == 0u && index < p.blocks) {
-    parts[index] = vec4f(gg, pp, gp, 0.0);
+    parts[p.first + index] = vec4f(gg, pp, gp, 0.0);
   }
 }

@@ -20,6 +20,7 @@ import col2im from "./col2im.wgsl" with { type: "text" };
 import columnSum from "./column_sum.wgsl" with { type: "text" };
 import clearColumns from "./clear_columns.wgsl" with { type: "text" };
 import convert from "./convert.wgsl" with { type: "text" };
+import copyColumns from "./copy_columns.wgsl" with { type: "text" };
 import copy from "./copy.wgsl" with { type: "text" };
 import covarianceApply from "./covariance_apply.wgsl" with { type: "text" };
 import covarianceGradient from "./covariance_gradient.wgsl" with { type: "text" };
@@ -94,6 +95,7 @@ const FILES = {
   column_sum: columnSum,
   convert,
   copy,
+  copy_columns: copyColumns,
   covariance_apply: covarianceApply,
   covariance_gradient: covarianceGradient,
   covariance_probs: covarianceProbs,

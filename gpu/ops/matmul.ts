@@ -6,7 +6,9 @@ import { kernel } from "../kernels/sources.ts";
 import { matmulKernel } from "../kernels/matmul.ts";
 import { SPLIT_STEP } from "../kernels/matmul_tiles.ts";
 import type { Lowering, MatmulShape } from "../lowering.ts";
+import { alignedUnits, slice } from "../tiles.ts";
 import { widthOf } from "./elementwise.ts";
+import { emitTiles, needsTiles } from "./tiled_matmul.ts";
 import { emitLaneProduct } from "./lane_product.ts";
 import { type Binding, NOTHING } from "../dispatch.ts";
 
@@ -20,11 +22,23 @@ export function lowerMatmul(l: Lowering, op: OpOf<"matmul">): void {
   const flags = (bias ? FLAG.bias : 0) | (residual ? FLAG.residual : 0) | (rowScale ? FLAG.rowScale : 0) |
     (accumulate ? FLAG.accumulate : 0) | (epilogue === "gelu" ? FLAG.gelu : 0) | (op.out.pre ? FLAG.keepsPre : 0) |
     (epilogue === "geluBackward" ? FLAG.geluBackward : 0);
-  emitProduct(l, { ...extents, transA, transB }, [l.of(op.in.a), l.of(op.in.b), l.of(op.out.c)], {
-    flags,
-    rowsPerScale: rowScale ? extents.m / size(rowScale) : 1,
-    slots: [l.of(bias), l.of(residual), l.of(rowScale), l.of(pre)],
-  });
+  const shape = { ...extents, transA, transB }, rowsPerScale = rowScale ? extents.m / size(rowScale) : 1;
+  const tensors = { a: op.in.a, b: op.in.b, c: op.out.c, residual, pre, bias };
+  if (needsTiles(l, tensors)) {
+    const scaled = rowScale ? rowsPerScale * alignedUnits([4]) : 1; // a row scale is bound from a multiple of 256 bytes on
+    emitTiles(l, shape, tensors, { rowStep: scaled, cutsInner: epilogue !== "gelu", accumulate }, (tile) => {
+      const { a, b, c, continues, rows } = tile;
+      const scale = rowScale &&
+        slice(rowScale, size(rowScale), rows.start / rowsPerScale, Math.ceil(rows.count / rowsPerScale));
+      // What is added once is added with the first part of the sum.
+      const kept = continues ? flags & ~(FLAG.bias | FLAG.residual) | FLAG.accumulate : flags;
+      const slots = [tile.bias ?? NOTHING, tile.residual ?? NOTHING, l.of(scale), tile.pre ?? NOTHING];
+      emitProduct(l, tile.shape, [a, b, c], { flags: kept, rowsPerScale, slots });
+    });
+    return;
+  }
+  const slots = [l.of(bias), l.of(residual), l.of(rowScale), l.of(pre)];
+  emitProduct(l, shape, [l.of(op.in.a), l.of(op.in.b), l.of(op.out.c)], { flags, rowsPerScale, slots });
 }
 
 /** A product of matrices wherever they lie, with a bias or added to what is there. */

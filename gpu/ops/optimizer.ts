@@ -1,7 +1,7 @@
 // What changes parameters: norms per tensor, the update with its teacher, and the guard against NaN.
 import { SEGMENT_COLUMNS } from "../../models/graph/ops/optimizer.ts";
 import type { OpOf } from "../../models/graph/ops/mod.ts";
-import { byteLength, size, type Tensor } from "../../models/graph/tensor.ts";
+import { byteLength, size, type Tensor, view } from "../../models/graph/tensor.ts";
 import type { Binding } from "../dispatch.ts";
 import { kernel } from "../kernels/sources.ts";
 import type { Lowering } from "../lowering.ts";
@@ -10,6 +10,16 @@ import type { Lowering } from "../lowering.ts";
 const BLOCK = 8192;
 /** Segments must start at whole vec4s for the flat arenas to be read four floats at a time. */
 const VECTOR = 4;
+
+/** Neighbouring blocks, and the elements of the arenas that they lie in. */
+interface Stretch {
+  /** (segment, first element of the stretch / 4, elements, 0) a block. */
+  readonly table: Uint32Array;
+  readonly firstBlock: number;
+  readonly count: number;
+  readonly start: number;
+  readonly end: number;
+}
 
 interface Blocks {
   /** (segment, first element / 4, elements, 0) a block. */
@@ -44,6 +54,34 @@ function cutSegments(segments: Tensor): Blocks {
   return blocks;
 }
 
+const stretches = new WeakMap<Blocks, Map<number, readonly Stretch[]>>();
+
+/** The blocks in stretches of at most `limit` bytes of an arena: one where the device binds all of it. */
+function inStretches(blocks: Blocks, limit: number): readonly Stretch[] {
+  const known = stretches.get(blocks) ?? new Map<number, readonly Stretch[]>();
+  stretches.set(blocks, known);
+  let made = known.get(limit);
+  if (!made) known.set(limit, made = [...cutStretches(blocks, Math.floor(limit / 4))]);
+  return made;
+}
+
+function* cutStretches({ table, count }: Blocks, most: number): Generator<Stretch> {
+  const startOf = (b: number) => table[4 * b + 1] * VECTOR;
+  const endOf = (b: number) => startOf(b) + Math.ceil(table[4 * b + 2] / VECTOR) * VECTOR;
+  for (let first = 0, last = 0; first < count; first = last) {
+    const start = startOf(first);
+    for (last = first + 1; last < count && endOf(last) - start <= most;) last++;
+    const part = table.slice(4 * first, 4 * last);
+    for (let i = 1; i < part.length; i += 4) part[i] -= start / VECTOR;
+    yield { table: part, firstBlock: first, count: last - first, start, end: endOf(last - 1) };
+  }
+}
+
+/** The part of an arena that a stretch lies in. */
+function partOf(l: Lowering, arena: Tensor | undefined, { start, end }: Stretch): Binding {
+  return l.of(arena && (end - start === size(arena) ? arena : view(arena, arena.name, [end - start], start)));
+}
+
 function constantTable(data: Uint32Array): Binding {
   return { kind: "table", data };
 }
@@ -52,15 +90,17 @@ const ROW_SUMS = { width: 4, with: ["rows"], constants: { LANES: 256 } } as cons
 
 export function lowerGradientNorms(l: Lowering, op: OpOf<"gradientNorms">): void {
   const { grad, param, segments } = op.in;
-  const { table, ranges, count } = cutSegments(segments);
+  const blocks = cutSegments(segments), { ranges, count } = blocks;
   const partial = l.scratch(16 * count);
   const tensors = segments.shape[0];
-  l.emit(
-    kernel("gradient_norms", ROW_SUMS),
-    [l.of(grad), l.of(param), constantTable(table), partial],
-    { u: [count] },
-    count,
-  );
+  for (const stretch of inStretches(blocks, l.limits.bindingBytes)) {
+    l.emit(
+      kernel("gradient_norms", ROW_SUMS),
+      [partOf(l, grad, stretch), partOf(l, param, stretch), constantTable(stretch.table), partial],
+      { u: [stretch.count, stretch.firstBlock] },
+      stretch.count,
+    );
+  }
   l.emit(
     kernel("gradient_norms_total"),
     [partial, constantTable(ranges), l.of(op.out.norms)],
@@ -74,7 +114,7 @@ const METHODS = { adamw: 0, sgd: 1, lars: 2 };
 export function lowerOptimizerUpdate(l: Lowering, op: OpOf<"optimizerUpdate">): void {
   const { param, grad, first, second, norms, groups, segments, teacher, teacherMomentum, frozen } = op.in;
   const { method, beta1, beta2, eps, momentum, eta } = op.attrs;
-  const { table, count } = cutSegments(segments);
+  const blocks = cutSegments(segments);
   const tensors = segments.shape[0];
   const coefficients = l.scratch(32 * tensors);
   l.emit(
@@ -83,12 +123,15 @@ export function lowerOptimizerUpdate(l: Lowering, op: OpOf<"optimizerUpdate">): 
     { u: [tensors, Number(frozen !== undefined), Number(teacher !== undefined)], f: [eta] },
     Math.ceil(tensors / 256),
   );
-  l.emit(
-    kernel("optimizer_update", { width: 4, constants: { METHOD: METHODS[method] } }),
-    [l.of(param), l.of(grad), l.of(first), l.of(second), l.of(teacher), coefficients, constantTable(table)],
-    { u: [count, Number(teacher !== undefined)], f: [beta1, 1 - beta1, beta2, 1 - beta2, eps, momentum] },
-    count,
-  );
+  for (const stretch of inStretches(blocks, l.limits.bindingBytes)) {
+    const arenas = [param, grad, first, second, teacher].map((arena) => partOf(l, arena, stretch));
+    l.emit(
+      kernel("optimizer_update", { width: 4, constants: { METHOD: METHODS[method] } }),
+      [...arenas, coefficients, constantTable(stretch.table)],
+      { u: [stretch.count, Number(teacher !== undefined)], f: [beta1, 1 - beta1, beta2, 1 - beta2, eps, momentum] },
+      stretch.count,
+    );
+  }
 }
 
 export function lowerCheckFinite(l: Lowering, op: OpOf<"checkFinite">): void {
