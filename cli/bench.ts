@@ -25,7 +25,7 @@ const sizes = {
   crops: text("2x224+8x96", "crops of a step: 2xSIZE, or 2xSIZE+NxSIZE"),
   outDim: { ...modelFields.outDim, default: outDim },
 };
-const { backend, adapter, threads, webgpu } = deviceFields;
+const { backend, adapter, threads, webgpu, precision } = deviceFields;
 const command = {
   quick: boolean(false, "tiny sizes: only to see that everything runs"),
   seconds: number(2, "time for each measurement, at least three runs of it", { above: 0, unit: "seconds" }),
@@ -37,7 +37,7 @@ const command = {
 };
 const GROUPS: readonly FlagGroup[] = [
   { title: "Sizes", fields: sizes },
-  { title: "Device", fields: { backend, adapter, threads, webgpu } },
+  { title: "Device", fields: { backend, adapter, threads, webgpu, precision } },
   { title: "Command", fields: command },
 ];
 
@@ -140,6 +140,7 @@ function jobOf(
       adapter: flags.adapter,
       threads: flags.threads,
       webgpu: flags.webgpu,
+      precision: flags.precision,
       verbose: flags.verbose,
     },
     names,

@@ -19,13 +19,16 @@ import { givenArguments } from "./mode.ts";
  */
 const TOLERANCE = 2e-5;
 
-const { backend, adapter, threads, webgpu } = deviceFields;
+/** f16 rounds each stored value to 2⁻¹¹ of it, operands and results; twice that where a driver truncates. */
+const F16_TOLERANCE = 2 ** -7;
+
+const { backend, adapter, threads, webgpu, precision } = deviceFields;
 const command = {
   json: boolean(false, "print the result as JSON"),
   verbose: boolean(false, VERBOSE_ADVICE),
 };
 const GROUPS: readonly FlagGroup[] = [
-  { title: "Device", fields: { backend, adapter, threads, webgpu } },
+  { title: "Device", fields: { backend, adapter, threads, webgpu, precision } },
   { title: "Command", fields: command },
 ];
 
@@ -49,24 +52,25 @@ async function doctorCommand(words: readonly string[]): Promise<number> {
     return 0;
   }
   if (positional.length > 0) throw new RangeError(`takes no words, got ${positional[0]}`);
-  const fields = { backend, adapter, threads, webgpu, ...command };
+  const fields = { backend, adapter, threads, webgpu, precision, ...command };
   const defaults = Object.fromEntries(Object.entries(fields).map(([key, field]) => [key, field.default]));
   const flags = { ...defaults, ...given } as unknown as Values<typeof command> & DeviceChoice;
   const opened = await openBackend(flags);
   try {
     const checks = await checkBackend(opened.backend);
-    const off = checks.filter(({ error }) => !(error <= TOLERANCE));
+    const tolerance = flags.precision === "f16" ? F16_TOLERANCE : TOLERANCE;
+    const off = checks.filter(({ error }) => !(error <= tolerance));
     const { description } = opened.backend;
     if (flags.json) {
-      console.log(JSON.stringify({ backend: opened.backend.name, description, tolerance: TOLERANCE, checks }));
+      console.log(JSON.stringify({ backend: opened.backend.name, description, tolerance, checks }));
     } else {
       console.log(`${description} (${opened.reason})`);
       for (const line of opened.details ?? []) console.log(`  ${line}`);
-      for (const line of table(checks)) console.log(line);
+      for (const line of table(checks, tolerance)) console.log(line);
       for (const line of await tileTable(opened.backend)) console.log(line);
       console.log(
         off.length === 0
-          ? `all ${checks.length} kinds of operation agree with float64 within ${TOLERANCE} of their largest value`
+          ? `all ${checks.length} kinds of operation agree with float64 within ${tolerance} of their largest value`
           : `${off.map(({ kind }) => kind).join(", ")}: off on this driver; update it, or use --backend wasm`,
       );
     }
@@ -89,10 +93,10 @@ export async function checkBackend(backend: Backend): Promise<OperationCheck[]> 
   return [...worst.values()].sort((a, b) => b.error - a.error);
 }
 
-function* table(checks: readonly OperationCheck[]): Generator<string> {
+function* table(checks: readonly OperationCheck[], tolerance: number): Generator<string> {
   yield "     operation                cases   worst error   where";
   for (const { kind, checked, error, where } of checks) {
-    const verdict = error <= TOLERANCE ? "ok  " : "OFF ";
+    const verdict = error <= tolerance ? "ok  " : "OFF ";
     yield `${verdict} ${kind.padEnd(23)} ${String(checked).padStart(6)} ${
       error.toExponential(2).padStart(13)
     }   ${where}`;

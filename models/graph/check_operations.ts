@@ -1,10 +1,11 @@
 // Compares every operation of a program, one at a time, between a backend and the float64 reference.
 import { dropUnreadOutputs } from "./autodiff.ts";
 import type { Backend } from "./backend.ts";
+import { emitCopy } from "./ops/elementwise.ts";
 import { type Op, type OpKind, ruleOf } from "./ops/mod.ts";
 import { outputsOf, Program, tensorsOf } from "./program.ts";
 import type { ReferenceBackend } from "./reference.ts";
-import { hostArray, type Tensor, tensor } from "./tensor.ts";
+import { hostArray, rootOf, type Tensor, tensor } from "./tensor.ts";
 
 /** How one kind of operation fared. */
 export interface OperationCheck {
@@ -38,7 +39,7 @@ export async function checkOperations(
       continue;
     }
     seen.add(signature);
-    const { error, where } = await checkOne(backend, op, reference);
+    const { error, where } = await checkOne(backend, op, program.gradients, reference);
     const before = results.get(op.kind);
     const worse = !before || error > before.error;
     results.set(op.kind, {
@@ -72,9 +73,43 @@ function largestSummand(op: Op, reference: ReferenceBackend): number {
   return summed ? reference.at(summed).reduce((a, b) => Math.max(a, Math.abs(b)), 1e-30) : 1e-30;
 }
 
+/** The operation on other tensors. */
+function alone(op: Op, tensors: ReadonlyMap<number, Tensor>): Program {
+  const program = new Program(op.kind);
+  const mapped = (record: object) =>
+    Object.fromEntries(
+      Object.entries(record as Record<string, Tensor | undefined>).map(([slot, t]) => [slot, t && tensors.get(t.id)]),
+    );
+  program.emit({ ...op, in: mapped(op.in), out: mapped(op.out) } as Op);
+  return program;
+}
+
+/** The same with what was an activation in between as an activation, since a backend may keep those as f16. */
+function throughActivations(op: Op, copies: ReadonlyMap<number, Tensor>, gradients: ReadonlySet<number>): Program {
+  const program = new Program(op.kind);
+  const inner = new Map(copies);
+  for (const t of tensorsOf(op)) {
+    if (t.role !== "activation" || t.dtype !== "f32") continue;
+    const made = program.activation(t.name, t.shape);
+    if (gradients.has(rootOf(t).id)) program.gradients.add(made.id);
+    inner.set(t.id, made);
+  }
+  const moved = [...inner].filter(([id, t]) => t !== copies.get(id));
+  for (const [id, t] of moved) emitCopy(program, copies.get(id)!, t);
+  program.append(alone(op, inner));
+  for (const [id, t] of moved) {
+    if (!outputsOf(op).some((output) => output.id === id)) continue;
+    const wide = program.activation(t.name, t.shape); // what the host reads is copied from f32
+    emitCopy(program, t, wide);
+    emitCopy(program, wide, copies.get(id)!);
+  }
+  return program;
+}
+
 async function checkOne(
   backend: Backend,
   op: Op,
+  gradients: ReadonlySet<number>,
   reference: ReferenceBackend,
 ): Promise<{ error: number; where: string }> {
   const copies = new Map<number, Tensor>();
@@ -88,12 +123,7 @@ async function checkOne(
     data.set(reference.at(t));
     backend.write(copy, data);
   }
-  const copied = (record: object) =>
-    Object.fromEntries(
-      Object.entries(record as Record<string, Tensor | undefined>).map(([slot, t]) => [slot, t && copies.get(t.id)]),
-    );
-  const single = new Program(op.kind);
-  single.emit({ ...op, in: copied(op.in), out: copied(op.out) } as Op);
+  const single = backend.precision === "f16" ? throughActivations(op, copies, gradients) : alone(op, copies);
   const summands = largestSummand(op, reference);
   const executable = await backend.compile(single);
   await executable.run();
