@@ -74,6 +74,7 @@ export * from "./models/weights/backbone_weights.ts";
 export * from "./models/weights/preprocessing.ts";
 export * from "./models/weights/vit_weights.ts";
 export * from "./models/weights/resnet_weights.ts";
+export * from "./models/weights/xcit_weights.ts";
 export * from "./models/weights/convert.ts";
 export * from "./models/weights/published.ts";
 export * from "./models/weights/statistics.ts";

@@ -1,5 +1,6 @@
 // `dino inspect`: what a file of weights holds, and whether it is a published one; runs directly too.
 
+import { basename } from "node:path";
 import { boolean, type Field, integer, number, text } from "../dino/field.ts";
 import { openWeights } from "../models/weights/open.ts";
 import { describeLayout } from "../models/weights/published.ts";
@@ -54,7 +55,8 @@ async function inspectCommand(words: readonly string[]): Promise<number> {
       for (const sentence of sentences) console.log(`  ${sentence}`);
       console.log(
         published
-          ? `  by ${published.by} this is the published ${published.file}`
+          ? `  by ${published.by} this is the published ${published.file}` +
+            (basename(file.name) === published.file ? "" : `, under another name`)
           : "  is not one of the published files by names and shapes",
       );
     }

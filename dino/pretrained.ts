@@ -3,9 +3,10 @@
 import type { Backend } from "../models/graph/backend.ts";
 import { IMAGENET_NORMALIZATION, type Normalization } from "../models/graph/ops/augment.ts";
 import { type Raster, raster } from "../models/image/raster.ts";
-import { type BackboneConfig, cropMultiple } from "../models/backbone.ts";
+import { type BackboneConfig, cropMultiple, isResnetConfig, isXcitConfig } from "../models/backbone.ts";
 import type { ResnetConfig } from "../models/resnet.ts";
 import type { VitConfig } from "../models/vit.ts";
+import type { XcitConfig } from "../models/xcit.ts";
 import { type BackboneWeights, readBackbone } from "../models/weights/backbone_weights.ts";
 import { openWeights, type WeightsSource } from "../models/weights/open.ts";
 import { type Preprocessing, resizedTo, squareOf } from "../models/weights/preprocessing.ts";
@@ -153,7 +154,14 @@ function usualPreprocessing(cropSize: number): Preprocessing {
 
 /** A Vision Transformer. */
 export class VisionTransformer extends PretrainedNetwork {
+  /** Its architecture. */
   declare readonly config: VitConfig;
+}
+
+/** A cross-covariance image transformer: its [CLS] alone attends to patches. */
+export class XCiT extends PretrainedNetwork {
+  /** Its architecture. */
+  declare readonly config: XcitConfig;
 }
 
 /**
@@ -180,6 +188,7 @@ export class VisionTransformer extends PretrainedNetwork {
  * ```
  */
 export class ResNet extends PretrainedNetwork {
+  /** Its architecture. */
   declare readonly config: ResnetConfig;
 }
 
@@ -208,7 +217,7 @@ export class ResNet extends PretrainedNetwork {
  * await backend.close();
  * ```
  *
- * @returns a {@linkcode VisionTransformer}, a {@linkcode ResNet}, or another network by what the file holds
+ * @returns a {@linkcode VisionTransformer}, a {@linkcode ResNet} or an {@linkcode XCiT}, by what the file holds
  * @throws {SyntaxError} if the file is damaged or holds no complete network
  * @throws {TypeError} if it asks for more than tensors and plain data, or is of a kind that cannot be run
  * @throws {RangeError} if there is no such file
@@ -217,11 +226,7 @@ export async function loadPretrained(source: WeightsSource, options: PretrainedO
   const file = await openWeights(source);
   try {
     const read = await readBackbone(file, options);
-    const Network = !("family" in read.config)
-      ? VisionTransformer
-      : read.config.family === "resnet"
-      ? ResNet
-      : PretrainedNetwork;
+    const Network = isResnetConfig(read.config) ? ResNet : isXcitConfig(read.config) ? XCiT : VisionTransformer;
     return new Network(read, options, file.name);
   } finally {
     file.close();

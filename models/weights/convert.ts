@@ -7,9 +7,11 @@ import { writeVitOnnx } from "./onnx_write.ts";
 import { type StateDict, writePytorch } from "./pytorch_write.ts";
 import { type SafetensorsDType, type TensorToWrite, writeSafetensors } from "./safetensors.ts";
 import { isFloat, type TensorFile, toFloat32 } from "./tensor_file.ts";
-import type { BackboneConfig } from "../backbone.ts";
+import { type BackboneConfig, isResnetConfig, isXcitConfig } from "../backbone.ts";
 import { compareResnet, inferResnet } from "./resnet_weights.ts";
 import { writeResnetOnnx } from "./resnet_onnx.ts";
+import { writeXcitOnnx } from "./xcit_onnx.ts";
+import { compareXcit, inferXcit } from "./xcit_weights.ts";
 import {
   compareVit,
   inferVit,
@@ -46,9 +48,9 @@ export interface Conversion extends VitReading {
 export interface ConversionResult {
   /** How many. */
   readonly tensors: number;
-  /** Their elements together. */
+  /** Their elements together, running statistics of batch norms not counted. */
   readonly parameters: number;
-  /** The network that was found, if this project can run it. */
+  /** The network that was found; not looked for with `all`. */
   readonly backbone?: { readonly config: BackboneConfig; readonly report: WeightsReport };
 }
 
@@ -106,18 +108,21 @@ export async function convertWeights(
   const list: TensorToWrite[] = [];
   for (const [name, tensor] of network.tensors) {
     const isHead = name.startsWith("head.");
-    if (isHead && !head || found && !isHead && !found.report.matched.includes(name)) continue;
-    list.push(await toWrite(head ? name : name.replace(/^backbone\./, ""), tensor, dtype, found?.positions));
+    if (isHead && !head || !isHead && !found.report.matched.includes(name)) continue;
+    list.push(await toWrite(head ? name : name.replace(/^backbone\./, ""), tensor, dtype, found.positions));
   }
   if (head && !list.some(({ name }) => name.startsWith("head."))) {
     throw new SyntaxError(`${file.name}: has no projection head`);
   }
-  const metadata = { format: "pt", ...(found ? { [VIT_KEY]: JSON.stringify(found.config) } : {}) };
-  await write(path, conversion, list, metadata, found?.config, file);
+  const metadata = { format: "pt", [VIT_KEY]: JSON.stringify(found.config) };
+  await write(path, conversion, list, metadata, found.config, file);
   return {
     tensors: list.length,
-    parameters: list.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
-    backbone: found && { config: found.config, report: found.report },
+    parameters: list.reduce(
+      (sum, { name, shape }) => sum + (/\.running_(mean|var)$/.test(name) ? 0 : shape.reduce((a, b) => a * b, 1)),
+      0,
+    ),
+    backbone: { config: found.config, report: found.report },
   };
 }
 
@@ -141,13 +146,17 @@ async function write(
       `${format} has no place for a projection head: leave --head out, or write .pth or .safetensors`,
     );
   }
-  if (format === "onnx" && config && "family" in config && config.family === "resnet") {
+  if (format === "onnx" && config && isXcitConfig(config)) {
+    return await writeXcitOnnx(path, config, list, { fixedSize, attention });
+  }
+  if (format === "onnx" && config && isResnetConfig(config)) {
     if (attention) throw new TypeError(`${file.name}: a ResNet has no attention to write: leave --attention out`);
     return await writeResnetOnnx(path, config, list, { fixedSize });
   }
   if (!config || "family" in config) {
-    const also = format === "onnx" ? " or a ResNet" : "";
-    throw new TypeError(`${file.name}: only a Vision Transformer${also} can be written as ${format}`);
+    throw new TypeError(
+      `${file.name}: only a Vision Transformer can be written as ${format}: use .safetensors, .pth, .onnx or .npz`,
+    );
   }
   if (format === "huggingface") return await writeHuggingFace(path, config, list);
   await writeVitOnnx(path, config, list, { fixedSize, attention });
@@ -162,12 +171,22 @@ interface Described {
   ) => { shape: readonly number[]; data: Float32Array<ArrayBuffer> };
 }
 
-function describe(network: NetworkTensors, conversion: Conversion): Described | undefined {
-  if (network.family === "vit") return describeVit(network, conversion);
-  if (network.family !== "resnet") return undefined;
-  const config = inferResnet(network), report = compareResnet(network, config);
-  requireComplete(network.file, report, "ResNet");
-  return { config, report };
+function describe(network: NetworkTensors, conversion: Conversion): Described {
+  const { config: given, imageSize } = conversion;
+  switch (network.family) {
+    case "vit":
+      return describeVit(network, conversion);
+    case "resnet": {
+      const config = inferResnet(network), report = compareResnet(network, config);
+      requireComplete(network.file, report, "ResNet");
+      return { config, report };
+    }
+    case "xcit": {
+      const config = inferXcit(network, given), report = compareXcit(network, config);
+      requireComplete(network.file, report, "XCiT");
+      return { config: { ...config, imageSize: imageSize ?? config.imageSize }, report }; // positions are computed
+    }
+  }
 }
 
 function describeVit(network: NetworkTensors, { config: given, imageSize }: Conversion): Described {

@@ -7,11 +7,16 @@ import type { TensorToWrite } from "./safetensors.ts";
 import { elementCount } from "./tensor_file.ts";
 
 /** An attribute of a node; integers and lists of them, floats by class, strings, graphs. */
-export type OnnxAttribute = number | readonly number[] | string | OnnxFloat | OnnxGraph;
+export type OnnxAttribute = number | readonly number[] | string | OnnxFloat | OnnxFloats | OnnxGraph;
 
 /** A floating-point attribute, which a plain number is not. */
 export class OnnxFloat {
   constructor(readonly value: number) {}
+}
+
+/** A list of floating-point numbers as an attribute. */
+export class OnnxFloats {
+  constructor(readonly values: readonly number[]) {}
 }
 
 /** An extent: a number, or a name where it varies. */
@@ -53,6 +58,10 @@ export class OnnxGraph {
 
   float(value: number): string {
     return this.node("Constant", [], { value_float: new OnnxFloat(value) });
+  }
+
+  floats(values: readonly number[]): string {
+    return this.node("Constant", [], { value_floats: new OnnxFloats(values) });
   }
 
   /** Weights, under their own name. */
@@ -126,6 +135,10 @@ export class OnnxGraph {
 function attribute(name: string, value: OnnxAttribute): ProtoWriter {
   const made = new ProtoWriter().text(1, name);
   if (value instanceof OnnxFloat) return made.float(2, value.value).varint(20, 1);
+  if (value instanceof OnnxFloats) {
+    for (const each of value.values) made.float(7, each);
+    return made.varint(20, 6);
+  }
   if (value instanceof OnnxGraph) return made.message(6, value.message()).varint(20, 5);
   if (typeof value === "string") return made.text(4, value).varint(20, 3);
   if (typeof value === "number") return made.varint(3, value).varint(20, 2);

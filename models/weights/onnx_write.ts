@@ -2,6 +2,7 @@
 
 import type { VitConfig } from "../vit.ts";
 import { type OnnxExtent, OnnxFloat, OnnxGraph } from "./onnx_graph.ts";
+import { extent, gelu, layerNorm, linear } from "./onnx_layers.ts";
 import type { TensorToWrite } from "./safetensors.ts";
 import { VIT_KEY } from "./vit_weights.ts";
 
@@ -59,18 +60,11 @@ function vitGraph(c: VitConfig, tensors: readonly TensorToWrite[], { fixedSize, 
     x = g.node("Concat", [part(0, 1), each, part(1, 2 ** 31 - 1)], { axis: 1 }); // registers have no position
   }
 
-  const linear = (input: string, name: string, bias = true) => {
-    const product = g.node("MatMul", [input, g.node("Transpose", [`${name}.weight`], { perm: [1, 0] })]);
-    return bias ? g.node("Add", [product, `${name}.bias`]) : product;
-  };
-  const norm = (input: string, name: string, output?: string) =>
-    g.node("LayerNormalization", [input, `${name}.weight`, `${name}.bias`], {
-      axis: -1,
-      epsilon: new OnnxFloat(c.layerNormEps),
-    }, output);
+  const dense = (input: string, name: string, bias = true) => linear(g, input, name, bias);
+  const norm = (input: string, name: string, output?: string) => layerNorm(g, input, name, c.layerNormEps, output);
   for (let i = 0; i < c.depth; i++) {
     const at = `blocks.${i}`;
-    const qkv = linear(norm(x, `${at}.norm1`), `${at}.attn.qkv`, c.qkvBias);
+    const qkv = dense(norm(x, `${at}.norm1`), `${at}.attn.qkv`, c.qkvBias);
     const split = g.node("Reshape", [qkv, g.integers([0, 0, 3, H, D / H])]);
     const parts = g.node("Transpose", [split], { perm: [2, 0, 3, 1, 4] }); // [3, B, H, N, D/H]
     const [q, k, v] = [0, 1, 2].map((part) => g.node("Gather", [parts, g.integers(part)], { axis: 0 }));
@@ -80,9 +74,9 @@ function vitGraph(c: VitConfig, tensors: readonly TensorToWrite[], { fixedSize, 
     const probs = g.node("Softmax", [scaled], { axis: -1 }, shown ? "attention" : undefined); // [B, H, N, N]
     if (shown) g.output("attention", ["batch", H, tokens, tokens]);
     const mixed = g.node("Transpose", [g.node("MatMul", [probs, v])], { perm: [0, 2, 1, 3] });
-    x = g.node("Add", [x, linear(g.node("Reshape", [mixed, g.integers([0, 0, D])]), `${at}.attn.proj`)]);
-    const hidden = gelu(g, linear(norm(x, `${at}.norm2`), `${at}.mlp.fc1`));
-    x = g.node("Add", [x, linear(hidden, `${at}.mlp.fc2`)]);
+    x = g.node("Add", [x, dense(g.node("Reshape", [mixed, g.integers([0, 0, D])]), `${at}.attn.proj`)]);
+    const hidden = gelu(g, dense(norm(x, `${at}.norm2`), `${at}.mlp.fc1`));
+    x = g.node("Add", [x, dense(hidden, `${at}.mlp.fc2`)]);
   }
   const last = norm(x, "norm", "last_hidden_state");
   g.output("last_hidden_state", ["batch", tokens, D]);
@@ -91,20 +85,12 @@ function vitGraph(c: VitConfig, tensors: readonly TensorToWrite[], { fixedSize, 
   return g;
 }
 
-/** ½·x·(1 + erf(x/√2)): an operator of its own came only with opset 20. */
-function gelu(g: OnnxGraph, x: string): string {
-  const erf = g.node("Erf", [g.node("Mul", [x, g.float(Math.SQRT1_2)])]);
-  return g.node("Mul", [g.node("Mul", [x, g.float(0.5)]), g.node("Add", [erf, g.float(1)])]);
-}
-
 /** The position embedding as it is for a square image of the native number of patches, else resampled bicubically. */
 function positions(g: OnnxGraph, c: VitConfig, image: string, patches: string): string {
   const D = c.embedDim, side = Math.floor(c.imageSize / c.patchSize);
-  const extent = (value: string, axis: number) =>
-    g.node("Gather", [g.node("Shape", [value]), g.integers(axis)], { axis: 0 });
-  const gridH = extent(patches, 2), gridW = extent(patches, 3);
+  const gridH = extent(g, patches, 2), gridW = extent(g, patches, 3);
   const count = g.node("Equal", [g.node("Mul", [gridH, gridW]), g.integers(side * side)]);
-  const native = g.node("And", [count, g.node("Equal", [extent(image, 2), extent(image, 3)])]);
+  const native = g.node("And", [count, g.node("Equal", [extent(g, image, 2), extent(g, image, 3)])]);
 
   const as = new OnnxGraph("vit.native");
   as.output(as.node("Identity", ["pos_embed"]));

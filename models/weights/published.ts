@@ -5,6 +5,8 @@ import { findNetwork, type NetworkTensors, readLinearClassifier } from "./networ
 import { elementCount, type TensorFile } from "./tensor_file.ts";
 import { RESNET_SIZES, resnetConfig } from "../resnet.ts";
 import { compareResnet, inferResnet } from "./resnet_weights.ts";
+import { XCIT_SIZES } from "../xcit.ts";
+import { compareXcit, inferXcit } from "./xcit_weights.ts";
 import { compareVit, describeReport, inferVit, type VitReading } from "./vit_weights.ts";
 
 /** What a file is, in sentences, and whether it is what the DINO release publishes. */
@@ -12,7 +14,7 @@ export interface LayoutDescription {
   /** One on each network, and on a linear classifier. */
   readonly sentences: readonly string[];
   /** The published file whose tensors these are, and by what it is known; undefined if there is none. */
-  readonly published?: { readonly file: string; readonly by: "names and shapes" | "names and number of parameters" };
+  readonly published?: { readonly file: string; readonly by: "names and shapes" };
 }
 
 /** Names of the release's Vision Transformers, by architecture and patch size. */
@@ -23,13 +25,8 @@ const VIT_FILES: Readonly<Record<string, string>> = {
   "vit_base/8": "dino_vitbase8",
 };
 
-/** The release's other backbones, told by their parameters (running statistics not counted). */
-const OTHER_FILES: readonly (readonly [family: string, parameters: number, file: string])[] = [
-  ["xcit", 25_868_304, "dino_xcit_small_12_p16"],
-  ["xcit", 25_828_032, "dino_xcit_small_12_p8"],
-  ["xcit", 83_882_752, "dino_xcit_medium_24_p16"],
-  ["xcit", 83_810_624, "dino_xcit_medium_24_p8"],
-];
+/** Sizes of the release's XCiTs; each has patches of 16 and of 8. */
+const XCIT_FILES: readonly string[] = ["xcit_small_12", "xcit_medium_24"];
 
 /**
  * Describes the networks of a file; never throws for a file that merely holds none.
@@ -59,7 +56,7 @@ export async function describeLayout(file: TensorFile, given: VitReading["config
     sentences.push(sentence);
     if (name && network.layout === "DINO or timm") {
       const bare = network.prefix === "" && network.rest.every((name) => name.endsWith(".num_batches_tracked"));
-      const by = network.family === "xcit" ? "names and number of parameters" : "names and shapes";
+      const by = "names and shapes";
       if (bare) published = { file: `${name}_pretrain.pth`, by };
       else if (full) published = { file: `${name}_pretrain_full_checkpoint.pth`, by };
     }
@@ -89,9 +86,9 @@ function describeNetwork(network: NetworkTensors, given: VitReading["config"], r
       const { sentence, name } = describeResnet(network);
       return { sentence: `${whose}${sentence}: ${end}`, name };
     }
-    if (network.family !== "vit") {
-      const [, , name] = OTHER_FILES.find(([family, size]) => family === network.family && size === count) ?? [];
-      return { sentence: `${whose}an XCiT, ${end}`, name };
+    if (network.family === "xcit") {
+      const { sentence, name } = describeXcit(network, given);
+      return { sentence: `${whose}${sentence}: ${end}`, name };
     }
     const { config, notices } = inferVit(network, given);
     const report = compareVit(network, config, notices);
@@ -127,5 +124,23 @@ function describeResnet(network: NetworkTensors): { sentence: string; name?: str
   return {
     sentence: `a ResNet ${size ? `${size}, ` : ""}${embedDim} wide, ${layers.join(" + ")} ${block} blocks${trouble}`,
     name: whole && size === "resnet50" && config.inChannels === 3 ? "dino_resnet50" : undefined,
+  };
+}
+
+function describeXcit(network: NetworkTensors, given: VitReading["config"]): { sentence: string; name?: string } {
+  const config = inferXcit(network, given), report = compareXcit(network, config);
+  const { embedDim, depth, classDepth, numHeads, patchSize } = config;
+  const size = Object.entries(XCIT_SIZES).find(([, s]) =>
+    s.embedDim === embedDim && s.depth === depth && s.numHeads === numHeads
+  )?.[0];
+  const whole = report.missing.length === 0 && report.shapeDifferences.length === 0;
+  const trouble = whole ? "" : `; not complete: ${describeReport(report)}`;
+  // timm's files of the same networks have other names for the positions.
+  const released = [...network.file.tensors.keys()].some((name) => name.endsWith("pos_embeder.token_projection.bias"));
+  const native = whole && released && classDepth === 2 && config.inChannels === 3 && XCIT_FILES.includes(size ?? "");
+  return {
+    sentence: `an XCiT ${size ? `${size}_p${patchSize}, ` : ""}${embedDim} wide, ${depth} + ${classDepth} blocks, ` +
+      `${numHeads} heads, patches of ${patchSize}${trouble}`,
+    name: native ? `dino_${size}_p${patchSize}` : undefined,
   };
 }

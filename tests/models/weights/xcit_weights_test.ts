@@ -1,11 +1,13 @@
 // XCiTs in files: the release's names and timm's, written and read again, refused where something is missing.
 
+import { convertWeights, formatOfPath } from "../../../models/weights/convert.ts";
+import { describeLayout } from "../../../models/weights/published.ts";
 import { readBackbone } from "../../../models/weights/backbone_weights.ts";
 import { bytesSource, encodeSafetensors, type TensorToWrite } from "../../../models/weights/safetensors.ts";
 import { openWeights } from "../../../models/weights/open.ts";
 import type { TensorFile } from "../../../models/weights/tensor_file.ts";
-import { xcitBufferShapes, type XcitConfig, xcitConfig, xcitShapes } from "../../../models/xcit.ts";
-import { assertEquals, assertRejects } from "../../assert.ts";
+import { XCIT_SIZES, xcitBufferShapes, type XcitConfig, xcitConfig, xcitShapes } from "../../../models/xcit.ts";
+import { assertEquals, assertRejects, assertStringIncludes } from "../../assert.ts";
 
 const SMALL = xcitConfig({ patchSize: 8, embedDim: 16, depth: 2, numHeads: 2 });
 
@@ -59,4 +61,52 @@ Deno.test("weights: an XCiT with something missing or odd is refused by name", a
     RangeError,
     "has 2 heads, not 4",
   );
+});
+
+Deno.test("inspect: the release's XCiTs are known by names and shapes, timm's files of them are none", async () => {
+  const sized = async (arch: keyof typeof XCIT_SIZES, patchSize: number, timm: boolean) => {
+    const config = xcitConfig({ ...XCIT_SIZES[arch], patchSize });
+    const list = [...xcitShapes(config), ...xcitBufferShapes(config)].map(([name, shape]) => ({ name, shape }));
+    const infos = (timm ? list.map((t) => ({ ...t, name: t.name.replace("pos_embeder", "pos_embed") })) : list)
+      .map((t) => ({ ...t, dtype: "F32" as const }));
+    const file: TensorFile = {
+      name: "x.pth",
+      format: "PyTorch (zip)",
+      tensors: new Map(infos.map((info) => [info.name, info])),
+      metadata: {},
+      read: () => Promise.reject(new Error("nothing is to be read")),
+      close() {},
+    };
+    return await describeLayout(file);
+  };
+  for (const [arch, patch] of [["xcit_small_12", 16], ["xcit_small_12", 8], ["xcit_medium_24", 8]] as const) {
+    const { sentences, published } = await sized(arch, patch, false);
+    assertStringIncludes(sentences.join(), `an XCiT ${arch}_p${patch}`);
+    assertEquals(published?.file, `dino_${arch}_p${patch}_pretrain.pth`);
+  }
+  assertEquals((await sized("xcit_small_12", 16, true)).published, undefined);
+  assertEquals((await sized("xcit_tiny_12", 16, false)).published, undefined); // not released by DINO
+});
+
+Deno.test("convert: an XCiT survives every format that can hold it", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const file = await open(tensorsOf(SMALL)), was = await readBackbone(file);
+    for (const name of ["a.safetensors", "a.pth", "a.npz", "a.onnx"]) {
+      const made = await convertWeights(file, `${folder}/${name}`, { format: formatOfPath(name) });
+      assertEquals([made.tensors, made.backbone?.config], [was.report.matched.length, SMALL]);
+      const again = await openWeights(`${folder}/${name}`);
+      const read = await readBackbone(again);
+      again.close();
+      assertEquals(read.config, SMALL, name);
+      for (const [key, { data }] of was.weights) assertEquals(read.weights.get(key)?.data, data, `${name}: ${key}`);
+    }
+    await assertRejects(
+      () => convertWeights(file, `${folder}/hf`, { format: "huggingface" }),
+      TypeError,
+      "only a Vision Transformer",
+    );
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });
