@@ -232,14 +232,17 @@ export function resnet(
   const stages: Tensor[] = [];
   const last = c.layers.map((count, stage) => `layer${stage + 1}.${count - 1}`);
   for (const { name, body, downsample } of resnetBlocks(c)) {
-    const shortcut = downsample ? convolve(x, grid, downsample).y : x;
-    let h = x;
-    body.forEach((layer, i) => {
-      const made = convolve(h, grid, layer);
-      h = i < body.length - 1 ? relu(p, made.y) : relu(p, made.y, shortcut);
-      grid = made.grid;
+    const entering = x;
+    x = p.segment(() => {
+      const shortcut = downsample ? convolve(entering, grid, downsample).y : entering;
+      let h = entering;
+      body.forEach((layer, i) => {
+        const made = convolve(h, grid, layer);
+        h = i < body.length - 1 ? relu(p, made.y) : relu(p, made.y, shortcut);
+        grid = made.grid;
+      });
+      return h;
     });
-    x = h;
     if (last.includes(name)) stages.push(x);
   }
   return { stages, grid, features: averagePool(p, x, images) };

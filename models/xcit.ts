@@ -201,7 +201,8 @@ export function xcit(p: Program, params: Parameters, c: XcitConfig, batch: Patch
   );
   let x = assembleTokens(p, stem.x, undefined, pos, images);
   for (let i = 0; i < c.depth; i++) {
-    x = block(p, (name) => params(`blocks.${i}.${name}`), c, x, grid, training, (branch) => dropPath?.(i, branch));
+    const entering = x, within: Parameters = (name) => params(`blocks.${i}.${name}`);
+    x = p.segment(() => block(p, within, c, entering, grid, training, (branch) => dropPath?.(i, branch)));
   }
   const nowhere = tensor(
     "nowhere",
