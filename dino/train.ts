@@ -24,6 +24,17 @@ export type { TrainOptions, TrainResult } from "./train_options.ts";
  *
  * With the same configuration, images and backend two runs log the same values, interrupted or not.
  *
+ * @example Two updates on the embedded sample
+ * ```ts
+ * import { defaultConfig, loadSample, openWasm, presets, train } from "../mod.ts";
+ *
+ * const backend = await openWasm({ threads: 1 });
+ * const config = { ...defaultConfig(), ...presets.sample.values, depth: 1, steps: 2, knnEvery: 0 };
+ * const { step, reason } = await train(config, { backend, data: await loadSample("train", 64) });
+ * console.log(step, reason); // 2 "steps"
+ * await backend.close();
+ * ```
+ *
  * @throws {TypeError | RangeError} for a configuration that cannot be, before anything is written
  * @throws {SyntaxError} if a checkpoint or the folder's configuration cannot be read
  */

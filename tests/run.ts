@@ -1,10 +1,15 @@
-// Runs every test, the examples of mod.ts among them, and ends with one plain line that counts them.
+// Runs every test, the examples in the library's docstrings among them, and ends with one plain line that counts them.
 // Usage: deno run -A tests/run.ts [arguments of `deno test`]
 
 const ANSI = new RegExp(`${String.fromCharCode(27)}\\[[0-9;]*m`, "g"); // colours
 
 const child = new Deno.Command(Deno.execPath(), {
-  args: ["test", "--allow-all", "--no-check", ...Deno.args.length > 0 ? Deno.args : ["--doc", "mod.ts", "tests/"]],
+  args: [
+    "test",
+    "--allow-all",
+    "--no-check",
+    ...Deno.args.length > 0 ? Deno.args : ["--doc", ...await withExamples(), "tests/"],
+  ],
   cwd: new URL("..", import.meta.url),
   // Vulkan's loader complains wherever nobody is logged in at a screen; any folder will do.
   env: { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" },
@@ -23,3 +28,21 @@ const found = [...last.replace(ANSI, "").matchAll(summary)].at(-1);
 if (found) console.log(`${found[1]} passed, ${found[2]} failed, ${found[3] ?? 0} skipped`);
 else console.log("the tests did not run to their end");
 Deno.exit(code);
+
+/** Files of the library whose docstrings have examples: `deno test --doc` does not follow what they re-export. */
+async function withExamples(folders: readonly string[] = ["models", "gpu", "wasm", "dino"]): Promise<string[]> {
+  const found = ["mod.ts"];
+  const look = async (folder: string) => {
+    for await (const { name, isDirectory } of Deno.readDir(new URL(`../${folder}`, import.meta.url))) {
+      const path = `${folder}/${name}`;
+      if (isDirectory) await look(path);
+      else if (
+        name.endsWith(".ts") && (await Deno.readTextFile(new URL(`../${path}`, import.meta.url))).includes(" * ```ts")
+      ) {
+        found.push(path);
+      }
+    }
+  };
+  for (const folder of folders) await look(folder);
+  return found.sort();
+}

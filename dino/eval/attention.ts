@@ -41,6 +41,15 @@ export function attentionMaps(
  * Patches that together hold at least `share` of each head's attention over patches, the strongest first: in ascending
  * order, those whose running sum exceeds 1 − share.
  *
+ * @example Half of what one head attends to
+ * ```ts
+ * import { attentionMaps, massMasks, scoreForeground } from "../../mod.ts";
+ *
+ * const maps = attentionMaps(Float32Array.of(0.2, 0.1, 0.5, 0.1, 0.1), 1, 2, 2); // [CLS] had 0.2 itself
+ * const mask = massMasks(maps, 0.5);
+ * console.log([...mask], scoreForeground(mask, [0, 1, 0, 0]).best); // [0, 1, 0, 0] 1
+ * ```
+ *
  * @returns [heads, gridHeight, gridWidth] of 0 and 1
  * @throws {RangeError} unless 0 < share ≤ 1
  */

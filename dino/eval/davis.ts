@@ -25,6 +25,15 @@ export function boundaryRadius(height: number, width: number, tolerance: number 
 /**
  * J and F of a predicted mask.
  *
+ * @example A square that is one pixel off
+ * ```ts
+ * import { measureFrame } from "../../mod.ts";
+ *
+ * const square = (left: number) => Uint8Array.from({ length: 64 }, (_, i) => Number(i % 8 >= left && i % 8 < left + 4));
+ * const { J, F } = measureFrame(square(2), square(3), 8, 8, 1);
+ * console.log(J.toFixed(2), F); // 0.60 1
+ * ```
+ *
  * @param predicted [height, width], any value but 0 counting as inside
  * @throws {RangeError} if the masks are not of this size
  */

@@ -20,7 +20,19 @@ export interface FewShotResult {
   readonly draws: readonly number[];
 }
 
-/** k-NN from `shots` labelled images of each class: every labelled image votes up to `k`. */
+/**
+ * k-NN from `shots` labelled images of each class: every labelled image votes up to `k`.
+ *
+ * @example One labelled image of each class
+ * ```ts
+ * import { fewShotKnn } from "../../mod.ts";
+ *
+ * const train = { features: Float32Array.of(1, 0, 0.9, 0.1, 0, 1, 0.1, 0.9), labels: [0, 0, 1, 1], dim: 2 };
+ * const test = { features: Float32Array.of(1, 0.2, 0.3, 1), labels: [0, 1], dim: 2 };
+ * const { mean, images } = await fewShotKnn(train, test, { shots: 1, draws: 3, seed: 0 });
+ * console.log(mean, images); // 100 2
+ * ```
+ */
 export async function fewShotKnn(
   train: LabelledFeatures,
   test: LabelledFeatures,

@@ -68,6 +68,16 @@ export interface KnnResult {
  *
  * A k larger than the training set is lowered to it, with a notice. Any number of classes and of images will do.
  *
+ * @example Four known images vote on two
+ * ```ts
+ * import { evaluateKnn } from "../../mod.ts";
+ *
+ * const known = { features: Float32Array.of(1, 0, 0.9, 0.1, 0, 1, 0.1, 0.9), labels: [0, 0, 1, 1], dim: 2 };
+ * const asked = { features: Float32Array.of(1, 0.2, 0.3, 1), labels: [0, 1], dim: 2 };
+ * const { accuracies: [{ top1 }] } = await evaluateKnn(known, asked, { ks: [2] });
+ * console.log(top1); // 100
+ * ```
+ *
  * @throws {RangeError} if either set is empty, or the widths differ
  */
 export async function evaluateKnn(

@@ -49,7 +49,23 @@ export function probeLearningRate(base: number, epoch: number, epochs: number): 
   return 0.5 * base * (1 + Math.cos(Math.PI * epoch / epochs));
 }
 
-/** Classifiers that learn from the same batches, one for each learning rate. */
+/**
+ * Classifiers that learn from the same batches, one for each learning rate.
+ *
+ * @example Two classes along the axes
+ * ```ts
+ * import { LinearProbe, linearLogits, openWasm, scoreLogits } from "../../mod.ts";
+ *
+ * const features = Float32Array.of(1, 0, 0, 1, 0.8, 0.1, 0.2, 0.9), labels = Int32Array.of(0, 1, 0, 1);
+ * const backend = await openWasm({ threads: 1 });
+ * const probe = await LinearProbe.create(backend, { dim: 2, classes: 2, batch: 4, epochs: 20, learningRates: [0.5] });
+ * for (let epoch = 0; epoch < 20; epoch++) await probe.step(features, labels, epoch);
+ * const [{ weight, bias }] = await probe.weights();
+ * console.log(scoreLogits(linearLogits(features, weight, bias), labels, 2, 4).top1); // 100
+ * await probe.dispose();
+ * await backend.close();
+ * ```
+ */
 export class LinearProbe {
   /** Rows of features that a step reads; a network on the same backend may write them itself. */
   readonly features: Tensor;

@@ -37,6 +37,14 @@ export interface RetrievalScore {
 /**
  * Scores rankings.
  *
+ * @example One query, whose second find is right
+ * ```ts
+ * import { scoreRetrieval } from "../../mod.ts";
+ *
+ * const { meanAveragePrecision } = scoreRetrieval([[3, 1, 0, 2]], [{ easy: [1], hard: [], junk: [0] }], "easy");
+ * console.log(meanAveragePrecision); // 0.25: trapezoids of the published protocol
+ * ```
+ *
  * @param rankings for each query, database rows by decreasing similarity
  * @param ks k of precision at k; where the last positive comes earlier, precision is taken there
  * @throws {RangeError} if the numbers of rankings and of truths differ, or a truth names a row that is not ranked

@@ -89,6 +89,24 @@ const DTYPES: Readonly<Record<NonNullable<Conversion["dtype"]>, SafetensorsDType
 /**
  * Writes the network of a file (or all its tensors) in another format, one tensor at a time.
  *
+ * @example A network nobody has trained, as ONNX
+ * ```ts
+ * import { convertWeights, encodeSafetensors, openWeights, vitConfig, vitShapes } from "../../mod.ts";
+ *
+ * const config = vitConfig({ embedDim: 64, depth: 1, numHeads: 1, patchSize: 16, imageSize: 32 });
+ * const zeros = (shape: number[]) => new Uint8Array(shape.reduce((a, b) => a * b, 4));
+ * const bytes = await encodeSafetensors(vitShapes(config).map(([name, shape]) => ({
+ *   name, dtype: "F32", shape, bytes: () => zeros(shape),
+ * })));
+ *
+ * const file = await openWeights(bytes); // or "dino_deitsmall16_pretrain.pth"
+ * const path = await Deno.makeTempFile({ suffix: ".onnx" });
+ * const { tensors, backbone } = await convertWeights(file, path, { format: "onnx" });
+ * console.log(tensors, backbone?.report.missing); // 18 []
+ * file.close();
+ * await Deno.remove(path);
+ * ```
+ *
  * @throws {SyntaxError} if the file is damaged, or holds no network of the kind the format needs
  * @throws {TypeError} if the format cannot hold what is asked for
  */

@@ -16,6 +16,19 @@ export type WeightsSource = string | URL | Uint8Array | ByteSource;
 /**
  * Opens weights of any known format. Nothing but headers is read; close it after use.
  *
+ * @example What a file holds
+ * ```ts
+ * import { describeLayout, encodeSafetensors, openWeights } from "../../mod.ts";
+ *
+ * const file = await openWeights(await encodeSafetensors([
+ *   { name: "linear.weight", dtype: "F32", shape: [2, 3], bytes: () => new Uint8Array(24) },
+ *   { name: "linear.bias", dtype: "F32", shape: [2], bytes: () => new Uint8Array(8) },
+ * ])); // or the path of a .pth, .safetensors, .onnx or .npz file, or of a Hugging Face folder
+ * for (const { name, dtype, shape } of file.tensors.values()) console.log(name, dtype, shape);
+ * console.log((await describeLayout(file)).sentences[0]); // "a linear classifier of 2 classes on 3 features"
+ * file.close();
+ * ```
+ *
  * @throws {SyntaxError} if it is damaged or of no known format
  * @throws {TypeError} if it is a pickle that asks for more than tensors and plain data
  * @throws {RangeError} if there is no such file
