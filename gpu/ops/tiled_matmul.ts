@@ -1,5 +1,5 @@
 // Matrix products on operands that are larger than a device binds at once: tile by tile, over ranges of rows, columns and the inner extent.
-import type { Tensor } from "../../models/graph/tensor.ts";
+import { size, type Tensor } from "../../models/graph/tensor.ts";
 import { kernel } from "../kernels/sources.ts";
 import type { Binding } from "../dispatch.ts";
 import type { Lowering, MatmulShape } from "../lowering.ts";
@@ -39,7 +39,12 @@ export interface ProductTile {
 
 /** Whether some tensor of a product must be cut. */
 export function needsTiles(l: Lowering, { a, b, c, residual, pre }: ProductTensors): boolean {
-  return [a, b, c, residual, pre].some((t) => t !== undefined && l.bytesOf(t) > l.limits.bindingBytes);
+  return [a, b, c, residual, pre].some((t) => t !== undefined && computedBytes(t) > l.limits.bindingBytes);
+}
+
+/** Bytes as f32: what is kept as f16 may pass through scratch space on its way. */
+function computedBytes(t: Tensor): number {
+  return 4 * size(t);
 }
 
 /**
@@ -59,15 +64,16 @@ export function emitTiles(
 ): void {
   const { a, b, c, residual, pre, bias } = tensors;
   const limit = l.limits.bindingBytes;
-  const rowBytes = (t: Tensor, rows: number) => l.bytesOf(t) / rows;
   const part = { m, n, k };
   /** Cuts an extent along which some tensors lie row by row. */
   const cut = (extent: "m" | "n" | "k", ...lying: (Tensor | undefined)[]) => {
     const whole = { m, n, k }[extent];
-    const bytes = lying.filter((t) => t !== undefined).map((t) => rowBytes(t, whole));
-    if (bytes.every((each) => each * part[extent] <= limit)) return;
-    const aligned = alignedUnits(bytes), step = extent === "m" ? leastMultiple(aligned, rowStep) : aligned;
-    part[extent] = Math.floor(limit / Math.max(...bytes) / step) * step;
+    const cutting = lying.filter((t) => t !== undefined);
+    const most = Math.max(...cutting.map((t) => computedBytes(t) / whole));
+    if (cutting.length === 0 || most * part[extent] <= limit) return;
+    const aligned = alignedUnits(cutting.map((t) => l.bytesOf(t) / whole)),
+      step = extent === "m" ? leastMultiple(aligned, rowStep) : aligned;
+    part[extent] = Math.floor(limit / most / step) * step;
   };
   cut("m", c, residual, pre, transA ? undefined : a);
   cut("n", transB ? b : undefined);

@@ -12,7 +12,7 @@ import { size, type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { vitConfig } from "../../models/vit.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { assertAgrees, randomValues } from "./compare.ts";
-import { onGpu } from "./open.ts";
+import { onGpu, onHalfGpu } from "./open.ts";
 
 /** Bytes bound at once in place of 128 MiB, what any WebGPU device binds. */
 const LIMIT = 128 * 1024;
@@ -48,7 +48,7 @@ function update(): { program: Program; state: DinoState; inputs: Tensor[] } {
   return { program: stepPrograms(state, config, source).parts[0], state, inputs };
 }
 
-onGpu("an update in tiles below the binding limit is the update", async (backend) => {
+async function compareTiled(backend: WebGpuBackend): Promise<void> {
   const { bindingBytes } = backend.limits;
   const { program, state, inputs } = update();
   const watched = [state.student.flat, state.teacher.flat, state.center, state.ring, state.gradients.flat];
@@ -89,7 +89,11 @@ onGpu("an update in tiles below the binding limit is the update", async (backend
     // Adam divides by the root of its second moment: a gradient near 0 may move a weight by the rate either way.
     assert(off <= (t === state.student.flat ? 2e-3 : 1e-4), `${t.name}: off by ${off} of ${largest}`);
   });
-});
+}
+
+onGpu("an update in tiles below the binding limit is the update", compareTiled);
+
+onHalfGpu("an update in tiles below the binding limit is the update in f16", compareTiled);
 
 onGpu("products tile over rows, columns and the inner extent, with what rides on their store", async (backend) => {
   const whole = backend.limits;
