@@ -11,12 +11,12 @@ import { planRun, setUpStep } from "../../dino/run_plan.ts";
 import { scheduledValues } from "../../dino/schedule.ts";
 import type { Executable } from "../../models/graph/backend.ts";
 import { emitCopy } from "../../models/graph/ops/elementwise.ts";
+import { patchify } from "../../models/graph/ops/tokens.ts";
 import { Program } from "../../models/graph/program.ts";
 import { size, type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { networkShapes } from "../../models/dino_network.ts";
-import { backboneFeatures } from "../../models/backbone.ts";
+import { backboneFeatures, inputPatch } from "../../models/backbone.ts";
 import { type BenchCase, type BenchOptions, noise, programCase, programFlops } from "./case.ts";
-import { tokensOf } from "./kernels.ts";
 
 function configOf(options: BenchOptions): Config {
   const { arch, patchSize, batchSize, globalCropSize, localCropSize, localCropsNumber, outDim } = options;
@@ -101,9 +101,9 @@ export async function* forwardCases(options: BenchOptions): AsyncGenerator<Bench
     parameters.set(name.slice("backbone.".length), t);
   }
   const program = new Program("forward");
-  const tokens = tokensOf(globalCropSize, patchSize);
-  const patches = tensor("patches", [batchSize * (tokens - 1), 3 * patchSize ** 2], "input");
-  backend.write(patches, noise(size(patches)));
+  const pixels = tensor("pixels", [batchSize, 3, globalCropSize, globalCropSize], "input");
+  backend.write(pixels, noise(size(pixels)));
+  const patches = patchify(program, pixels, inputPatch(backbone));
   const crops = { patches, images: batchSize, height: globalCropSize, width: globalCropSize };
   const lookUp = (name: string) => parameters.get(name)!;
   const cls = backboneFeatures(program, lookUp, backbone, [crops], { training: false });
@@ -113,7 +113,7 @@ export async function* forwardCases(options: BenchOptions): AsyncGenerator<Bench
   const made = await programCase(backend, program, { name: "forward", shape, images: batchSize });
   yield made;
   made.dispose();
-  backend.free(patches, features, ...parameters.values());
+  backend.free(pixels, features, ...parameters.values());
 }
 
 /** The crops of a batch, from pixels to patches, with the drawing of their parameters. */
