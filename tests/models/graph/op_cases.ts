@@ -28,10 +28,14 @@ export function noise(seed: number): () => number {
   };
 }
 
-/** Makes operands and collects them; outputs start as NaN, so that an element left unwritten shows. */
+/**
+ * Makes operands and collects them; outputs start as NaN, so that an element left unwritten shows. Values are drawn when somebody
+ * looks at them, in the order of the operands: most tests take a few of all cases.
+ */
 class Builder {
   readonly program: Program;
-  readonly inputs: (readonly [Tensor, TensorData])[] = [];
+  readonly #drawn: (readonly [Tensor, TensorData])[] = [];
+  readonly #pending: (() => readonly [Tensor, TensorData])[] = [];
   readonly outputs: Tensor[] = [];
   readonly #noise: () => number;
 
@@ -40,17 +44,22 @@ class Builder {
     this.#noise = noise(seed);
   }
 
+  get inputs(): readonly (readonly [Tensor, TensorData])[] {
+    while (this.#drawn.length < this.#pending.length) this.#drawn.push(this.#pending[this.#drawn.length]());
+    return this.#drawn;
+  }
+
   /** An input of values `at(i)`, by default noise of the given magnitude. */
   input(name: string, shape: number[], at: number | ((i: number) => number) = 1): Tensor {
     const t = tensor(name, shape, "input");
     const value = typeof at === "number" ? () => at * this.#noise() : at;
-    this.inputs.push([t, Float32Array.from({ length: size(t) }, (_, i) => value(i))]);
+    this.#pending.push(() => [t, Float32Array.from({ length: size(t) }, (_, i) => value(i))]);
     return t;
   }
 
   integers(name: string, shape: number[], values: number[]): Tensor {
     const t = tensor(name, shape, "input", "i32");
-    this.inputs.push([t, Int32Array.from(values)]);
+    this.#pending.push(() => [t, Int32Array.from(values)]);
     return t;
   }
 
@@ -58,7 +67,7 @@ class Builder {
   output(name: string, shape: number[], initial?: number, dtype: "f32" | "i32" = "f32"): Tensor {
     const t = tensor(name, shape, "output", dtype);
     const start = initial === undefined ? () => NaN : () => initial * this.#noise();
-    if (dtype === "f32") this.inputs.push([t, Float32Array.from({ length: size(t) }, start)]);
+    if (dtype === "f32") this.#pending.push(() => [t, Float32Array.from({ length: size(t) }, start)]);
     this.outputs.push(t);
     return t;
   }
@@ -72,7 +81,7 @@ class Builder {
 
   done(tolerance: number, ...ops: Op[]): OpCase {
     for (const op of ops) this.program.emit(op);
-    return { name: this.name, program: this.program, inputs: this.inputs, outputs: this.outputs, tolerance };
+    return Object.assign(this, { tolerance });
   }
 }
 
