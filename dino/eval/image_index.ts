@@ -133,18 +133,27 @@ export function nearDuplicates({ k, similarities, indices }: Neighbours, thresho
   return [...pairs.values()].sort((a, b) => b.similarity - a.similarity || a.first - b.first);
 }
 
-/** Rows of pictures on white, [rows][columns] of side × side. */
+/** Rows of pictures on white, [rows][columns] of side × side; the first of each stands apart: what was asked for. */
 export function contactSheet(rows: readonly (readonly Uint8Array[])[], side: number = THUMBNAIL_SIDE): Raster {
-  const gap = 4, columns = Math.max(...rows.map((row) => row.length));
-  const sheet = emptyRaster(rows.length * (side + gap) + gap, columns * (side + gap) + gap);
+  const gap = 4, apart = 4 * gap, columns = Math.max(...rows.map((row) => row.length));
+  const width = columns * (side + gap) + gap + (columns > 1 ? apart : 0);
+  const sheet = emptyRaster(rows.length * (side + gap) + gap, width);
   sheet.data.fill(255);
   rows.forEach((row, r) =>
     row.forEach((picture, c) => {
       for (let y = 0; y < side; y++) {
-        const to = ((gap + r * (side + gap) + y) * sheet.width + gap + c * (side + gap)) * 3;
+        const left = gap + c * (side + gap) + (c > 0 ? apart : 0);
+        const to = ((gap + r * (side + gap) + y) * sheet.width + left) * 3;
         sheet.data.set(picture.subarray(y * side * 3, (y + 1) * side * 3), to);
       }
     })
   );
+  if (columns > 1) {
+    const middle = gap + side + (gap + apart) / 2;
+    for (let y = gap; y < sheet.height - gap; y++) {
+      const at = 3 * (y * width + middle);
+      sheet.data.fill(176, at, at + 6); // a grey line, two pixels wide
+    }
+  }
   return sheet;
 }

@@ -39,7 +39,18 @@ if (import.meta.main) {
     table[name] = { "k-NN": accuracy(knn, "teacher") };
     if (name === "trained") table["raw pixels"] = { "k-NN": accuracy(knn, "pixels") };
     const probe: Printed = await dino(
-      ...["linear", weights, ...halves, "--limit", LABELLED, "--epochs", "30", "--lr", "0.01,0.03,0.1"],
+      ...[
+        "linear",
+        weights,
+        ...halves,
+        "--limit",
+        LABELLED,
+        "--no-augment",
+        "--epochs",
+        "60",
+        "--lr",
+        "0.01,0.03,0.1,0.3",
+      ],
       ...["--out", join(out, `probe_${name}.safetensors`)],
     );
     table[name].linear = Math.max(...probe.scores.map(({ top1 }: { top1: number }) => top1));

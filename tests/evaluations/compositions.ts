@@ -74,7 +74,7 @@ export async function readPhoto(file: string, side: number): Promise<Photo> {
   return { height: info.height, width: info.width, data };
 }
 
-/** Draws one picture a cut-out and a ground at random, with its mask; `images/NNNN.jpg` and `masks/NNNN.png`. */
+/** Draws one picture a cut-out and a ground at random, with its mask; `images/NNNN_thing.jpg` and `masks/NNNN_thing.png`. */
 export async function writeStills(
   folder: string,
   { things, grounds, count, side, seed }: {
@@ -96,7 +96,7 @@ export async function writeStills(
     const top = Math.round((side - over.height) * random.float()),
       left = Math.round((side - over.width) * random.float());
     blend(canvas, mask, over, top, left, 1);
-    const name = `${String(i).padStart(4, "0")}`;
+    const name = `${String(i).padStart(4, "0")}_${thing.name}`;
     await writeJpeg(join(folder, "images", `${name}.jpg`), canvas);
     await Deno.writeFile(join(folder, "masks", `${name}.png`), encodePalettePng(mask, side, side, OBJECT_PALETTE));
   }

@@ -59,9 +59,13 @@ export async function attentionPicture(
   columns = 6,
 ): Promise<void> {
   const best = (heads: readonly number[]) => Math.max(...heads);
-  // Every fourth of the ranking, from its best: neither the best alone nor by hand.
-  const ranked = [...scores].sort((a, b) => best(b.heads) - best(a.heads)).filter((_, i) => i % 4 === 0);
-  const shown = ranked.slice(0, columns);
+  // The best of each thing, and of those every second: neither the best alone nor chosen by hand.
+  const things = new Set<string>();
+  const ranked = [...scores].sort((a, b) => best(b.heads) - best(a.heads)).filter(({ image }) => {
+    const thing = image.replace(/^.*?_|\.[^.]*$/g, "");
+    return !things.has(thing) && things.add(thing);
+  });
+  const shown = ranked.filter((_, i) => i % 2 === 0).slice(0, columns);
   const rows: Raster[][] = [[], [], [], []];
   for (const { image, heads } of shown) {
     const folder = join(looks, basename(image).replace(/\.[^.]*$/, ""));

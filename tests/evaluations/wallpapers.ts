@@ -1,6 +1,6 @@
 // Copy detection and retrieval on wallpapers: altered copies in many sizes and shapes, searched among other pictures.
 //
-//   deno run -A tests/evaluations/wallpapers.ts RUN WALLPAPERS OTHERS OUT
+//   deno run -A tests/evaluations/wallpapers.ts RUN WALLPAPERS OTHERS OUT [PICTURES]
 //
 // WALLPAPERS: Debian's plasma-workspace-wallpapers, unpacked (dpkg-deb -x). OTHERS: a folder of other pictures, such as the
 // JPEGs of Debian's opencv-doc. RUN: a trained run; it is compared with its own untrained network and with colour histograms.
@@ -8,12 +8,15 @@
 import { basename, join } from "node:path";
 import { averagePrecision } from "../../dino/eval/ranking.ts";
 import { copydaysBlock, scoreCopies } from "../../dino/eval/copy_detection.ts";
-import { searchNeighbours } from "../../dino/eval/knn.ts";
-import { normalizeRows } from "../../dino/eval/knn.ts";
+import { normalizeRows, searchNeighbours } from "../../dino/eval/knn.ts";
 import { loadSharp } from "../../dino/data/sharp.ts";
 import { CounterRandom, STREAM } from "../../models/rng.ts";
 import { type Photo, photographs, readPhoto, writeJpeg } from "./compositions.ts";
 import { dino, type Printed, writeUntrained } from "./dino.ts";
+import { readPicture, writeWebp } from "./pictures.ts";
+
+/** Pictures of anything else among which the copies are searched; the others are what whitening is learned from. */
+const DISTRACTORS = 150;
 
 /** Widths and heights people give their screens; a wallpaper is cut to each shape. */
 const SCREENS = [[320, 240], [400, 300], [384, 240], [480, 270], [270, 480], [300, 300]] as const;
@@ -64,10 +67,11 @@ function spoil(photo: Photo, kind: number, random: CounterRandom): Photo {
 /** Writes Copydays in small (`copies/`) and a Revisited-like database with its ground truth (`database/`, `truth.json`). */
 async function write(files: readonly string[], others: readonly string[], out: string): Promise<void> {
   const copies = join(out, "copies"), database = join(out, "database"), distractors = join(out, "distractors");
+  const whitening = join(out, "whitening");
   for (const block of ["original", "jpegqual/10", "crops/50", "strong"]) {
     await Deno.mkdir(join(copies, block), { recursive: true });
   }
-  for (const folder of [database, distractors]) await Deno.mkdir(folder, { recursive: true });
+  for (const folder of [database, distractors, whitening]) await Deno.mkdir(folder, { recursive: true });
   const images: string[] = [], queries: string[] = [], gnd: Record<string, number[]>[] = [];
   const keep = async (name: string, photo: Photo, quality?: number) => {
     await writeJpeg(join(database, `${name}.jpg`), photo, quality);
@@ -101,8 +105,8 @@ async function write(files: readonly string[], others: readonly string[], out: s
   for (const [i, file] of others.entries()) {
     const photo = await readPhoto(file, 240);
     const name = `other${String(i).padStart(3, "0")}`;
-    await writeJpeg(join(distractors, `${name}.jpg`), photo);
-    await keep(name, photo);
+    await writeJpeg(join(i < DISTRACTORS ? distractors : whitening, `${name}.jpg`), photo);
+    if (i < DISTRACTORS) await keep(name, photo);
   }
   await Deno.writeTextFile(join(out, "truth.json"), JSON.stringify({ imlist: images, qimlist: queries, gnd }));
 }
@@ -148,15 +152,16 @@ async function scoreHistograms(out: string): Promise<Record<string, number>> {
 
 async function scoreNetwork(weights: string, out: string): Promise<Record<string, number>> {
   const copies = ["--data", join(out, "copies"), "--distractors", join(out, "distractors"), "--imsize", "160"];
-  const found: Printed = await dino("copy_detection", weights, ...copies);
+  const whitening = ["--whitening", join(out, "whitening"), "--center-whitening"];
+  const found: Printed = await dino("copy_detection", weights, ...copies, ...whitening);
   const scores = Object.fromEntries(found.blocks.map((b: { name: string; mAP: number }) => [b.name, b.mAP]));
   const data = ["--data", join(out, "database"), "--ground-truth", join(out, "truth.json")];
-  const ranked: Printed = await dino("retrieval", weights, ...data, "--multiscale", "--imsize", "224");
+  const ranked: Printed = await dino("retrieval", weights, ...data, "--multiscale", "--imsize", "224", ...whitening);
   return { ...scores, medium: ranked.medium.mAP, hard: ranked.hard.mAP };
 }
 
 if (import.meta.main) {
-  const [run, wallpapers, others, out] = Deno.args;
+  const [run, wallpapers, others, out, pictures] = Deno.args;
   if (out === undefined) throw new RangeError("wants RUN WALLPAPERS OTHERS OUT: see the head of this file");
   const largest = new Map<string, string>();
   for (const extension of ["jpg", "png"]) {
@@ -176,4 +181,13 @@ if (import.meta.main) {
   console.log(`${files.length} wallpapers`);
   console.table(table);
   await Deno.writeTextFile(join(out, "scores.json"), JSON.stringify(table, null, 2));
+  if (pictures !== undefined) {
+    const index = join(out, "database.index"), sheet = join(out, "sheet.png");
+    const queries = [0, 5, 10, 15, 20, 25].map((i) =>
+      join(out, "database", `2${String(i).padStart(3, "0")}_query.jpg`)
+    );
+    await dino("search", index, ...queries, "--data", join(out, "database"), "--weights", run, "--sheet", sheet);
+    await Deno.mkdir(pictures, { recursive: true });
+    await writeWebp(join(pictures, "search.webp"), await readPicture(sheet));
+  }
 }
