@@ -2,6 +2,7 @@
 
 import type { Backend } from "../../models/graph/backend.ts";
 import { inputsOf, outputsOf, type Program } from "../../models/graph/program.ts";
+import { conv2dExtents } from "../../models/graph/ops/convolution.ts";
 import { matmulExtents, type MatmulOp } from "../../models/graph/ops/matmul.ts";
 import { headWidth } from "../../models/graph/ops/attention.ts";
 import { byteLength } from "../../models/graph/tensor.ts";
@@ -105,6 +106,12 @@ export function programFlops(program: Program): number {
     if (op.kind === "matmul") {
       const { m, n, k } = matmulExtents(op as MatmulOp);
       flops += 2 * m * n * k;
+    } else if (op.kind === "conv2d" || op.kind === "conv2dInputGradient" || op.kind === "conv2dWeightGradient") {
+      const { images, outH, outW, C, O, kh, kw } = conv2dExtents(
+        op.attrs,
+        op.kind === "conv2dWeightGradient" ? op.out.dweight : op.in.weight,
+      );
+      flops += 2 * images * outH * outW * C * O * kh * kw;
     } else if (op.kind === "attention" || op.kind === "attentionBackward") {
       const { images, heads, queries, tokens } = op.attrs;
       // Forward: q·kᵀ and P·v. Backward: the scores again, dP, dq, dk, dv.

@@ -14,8 +14,7 @@ import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { patchify } from "../../models/graph/ops/tokens.ts";
 import { Program } from "../../models/graph/program.ts";
 import { size, type Tensor, tensor } from "../../models/graph/tensor.ts";
-import { networkShapes } from "../../models/dino_network.ts";
-import { backboneFeatures, inputPatch } from "../../models/backbone.ts";
+import { backboneBufferShapes, backboneFeatures, backboneShapes, inputPatch } from "../../models/backbone.ts";
 import { type BenchCase, type BenchOptions, noise, programCase, programFlops } from "./case.ts";
 
 function configOf(options: BenchOptions): Config {
@@ -34,12 +33,15 @@ function images({ batchSize, globalCropSize }: BenchOptions): PixelSource {
   return pixelsFromMemory({ name: "noise", height: side, width: side, channels: 3, data });
 }
 
+/** An architecture with its patch size, where it has one to choose. */
+const nameOf = ({ arch, patchSize }: BenchOptions) => /^(vit|deit)_/.test(arch) ? `${arch}/${patchSize}` : arch;
+
 const cropsOf = ({ globalCropSize, localCropSize, localCropsNumber }: BenchOptions) =>
   `2×${globalCropSize}${localCropsNumber > 0 ? ` + ${localCropsNumber}×${localCropSize}` : ""}`;
 
 /** One update: crops, both networks, loss, gradients, optimizer, teacher. */
 export async function* stepCases(options: BenchOptions): AsyncGenerator<BenchCase> {
-  const { backend, arch, patchSize, batchSize, outDim } = options;
+  const { backend, batchSize, outDim } = options;
   const source = images(options);
   const plan = planRun(configOf(options), source);
   const { state, feed, programs } = setUpStep(plan);
@@ -55,7 +57,7 @@ export async function* stepCases(options: BenchOptions): AsyncGenerator<BenchCas
   feed.plan(batch, indices, 0);
   yield {
     name: "step",
-    shape: `${arch}/${patchSize}, batch ${batchSize}, ${cropsOf(options)}, K ${outDim}`,
+    shape: `${nameOf(options)}, batch ${batchSize}, ${cropsOf(options)}, K ${outDim}`,
     flops: programs.parts.reduce((sum, program) => sum + programFlops(program), 0),
     images: batchSize,
     run: async () => {
@@ -88,17 +90,16 @@ export async function* stepCases(options: BenchOptions): AsyncGenerator<BenchCas
 
 /** Features of a batch of crops: a forward pass of the backbone. */
 export async function* forwardCases(options: BenchOptions): AsyncGenerator<BenchCase> {
-  const { backend, arch, patchSize, batchSize, globalCropSize } = options;
+  const { backend, batchSize, globalCropSize } = options;
   const source = images(options);
   const { network } = planRun(configOf(options), source);
   source.close();
   const { backbone } = network;
   const parameters = new Map<string, Tensor>();
-  for (const [name, shape] of Object.entries(Object.fromEntries(networkShapes(network)))) {
-    if (!name.startsWith("backbone.")) continue;
-    const t = tensor(name, shape, "param");
-    backend.write(t, noise(size(t)).map((value) => 0.03 * value));
-    parameters.set(name.slice("backbone.".length), t);
+  for (const [name, shape] of [...backboneShapes(backbone), ...backboneBufferShapes(backbone)]) {
+    const t = tensor(name, shape, "param"), shift = name.endsWith(".running_var") ? 1 : 0;
+    backend.write(t, noise(size(t)).map((value) => shift + 0.03 * value));
+    parameters.set(name, t);
   }
   const program = new Program("forward");
   const pixels = tensor("pixels", [batchSize, 3, globalCropSize, globalCropSize], "input");
@@ -109,7 +110,7 @@ export async function* forwardCases(options: BenchOptions): AsyncGenerator<Bench
   const cls = backboneFeatures(program, lookUp, backbone, [crops], { training: false });
   const features = tensor("features", cls.shape, "output");
   emitCopy(program, cls, features);
-  const shape = `${arch}/${patchSize}, batch ${batchSize}, ${globalCropSize} px`;
+  const shape = `${nameOf(options)}, batch ${batchSize}, ${globalCropSize} px`;
   const made = await programCase(backend, program, { name: "forward", shape, images: batchSize });
   yield made;
   made.dispose();

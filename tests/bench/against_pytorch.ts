@@ -1,5 +1,5 @@
 // This project beside PyTorch on the same cores, in turn (A B A B …), as ratios of medians.
-// deno run -A tests/bench/against_pytorch.ts --python VENV/bin/python [--rounds 3] [--threads 2] [--only gemm,step]
+// deno run -A tests/bench/against_pytorch.ts --python VENV/bin/python [--rounds 3] [--threads 2] [--only gemm,step,resnet]
 // (python needs torch; on a machine with Debian's python: python3 -m venv V && V/bin/pip install torch)
 import { parseArgs } from "node:util";
 import { bench, Comparison, header, json, type Row } from "./alternate.ts";
@@ -9,7 +9,7 @@ const { values } = parseArgs({
     python: { type: "string", default: "python3" },
     rounds: { type: "string", default: "3" },
     threads: { type: "string", default: String(navigator.hardwareConcurrency) },
-    only: { type: "string", default: "gemm,step" },
+    only: { type: "string", default: "gemm,step,resnet" },
   },
 });
 const { python, threads } = values as { python: string; threads: string };
@@ -70,4 +70,12 @@ if (values.only!.includes("step")) {
       `${what} (peak memory ours ${peaks.ours.toFixed(0)} MB, PyTorch's ${peaks.theirs.toFixed(0)} MB)`
     );
   }
+}
+if (values.only!.includes("resnet")) {
+  for (let round = 0; round < rounds; round++) {
+    const [ours] = await bench(threads, "forward", "--arch", "resnet50");
+    const [theirs] = await json<Row>(python, ["tests/bench/pytorch_resnet.py", "--threads", threads]);
+    comparison.add("forward ResNet-50, batch 4, 224 px", ours.median_ms, theirs.median_ms);
+  }
+  comparison.report();
 }
