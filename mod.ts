@@ -46,6 +46,7 @@ export * from "./models/graph/program.ts";
 export * from "./models/graph/backend.ts";
 export * from "./models/graph/plan.ts";
 export * from "./models/graph/autodiff.ts";
+export type { Recomputation } from "./models/graph/recompute.ts";
 export * from "./models/graph/reference.ts";
 export * from "./models/graph/ops/mod.ts";
 export * from "./models/graph/ops/rule.ts";
