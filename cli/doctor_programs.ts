@@ -13,6 +13,7 @@ import { headConfig } from "../models/dino_head.ts";
 import { CounterRandom, STREAM } from "../models/rng.ts";
 import { resnetConfig } from "../models/resnet.ts";
 import { vitConfig } from "../models/vit.ts";
+import { xcitConfig } from "../models/xcit.ts";
 import { DinoState } from "../dino/state.ts";
 import { type CropSource, stepPrograms } from "../dino/step.ts";
 
@@ -27,6 +28,7 @@ export function* doctorPrograms(): Generator<PreparedProgram> {
   yield dinoUpdate("adamw", false);
   yield dinoUpdate("lars", true);
   yield dinoUpdate("sgd", false, resnetConfig({ block: "bottleneck", layers: [1, 1], basePlanes: 6 }));
+  yield dinoUpdate("adamw", false, xcitConfig({ patchSize: 4, embedDim: 18, depth: 1, numHeads: 2 }));
   yield evaluation();
 }
 

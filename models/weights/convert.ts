@@ -176,6 +176,11 @@ async function write(
       `${file.name}: only a Vision Transformer can be written as ${format}: use .safetensors, .pth, .onnx or .npz`,
     );
   }
+  if (format === "huggingface" && config.registers) {
+    throw new TypeError(
+      `${file.name}: has ${config.registers} register tokens, which transformers' ViT has not: use .safetensors, .pth or .onnx`,
+    );
+  }
   if (format === "huggingface") return await writeHuggingFace(path, config, list);
   await writeVitOnnx(path, config, list, { fixedSize, attention });
 }

@@ -8,9 +8,10 @@ import { estimateMemory, largestBatch, planRun } from "../../dino/run_plan.ts";
 import { ReferenceBackend } from "../../models/graph/reference.ts";
 import { droppedBranches } from "../../models/backbone.ts";
 import { vitConfig, vitShapes } from "../../models/vit.ts";
-import { encodeSafetensors } from "../../models/weights/safetensors.ts";
+import { encodeSafetensors, type TensorToWrite, writeSafetensors } from "../../models/weights/safetensors.ts";
+import { VIT_KEY } from "../../models/weights/vit_weights.ts";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
-import { toyConfig, toyPixels } from "./toy_run.ts";
+import { toyConfig, toyPixels, trainToy } from "./toy_run.ts";
 
 Deno.test("drop path: rates rise linearly, and kept branches make up for the skipped ones", () => {
   const network = (depth: number) => vitConfig({ embedDim: 8, depth, numHeads: 2, patchSize: 4 });
@@ -122,4 +123,28 @@ Deno.test("monitor: tells uniform from one-hot collapse, and neither from traini
   assertEquals(centerNorm([3, 4]), 5);
   assertEquals(featureSpread(Float32Array.of(1, 0, 1, 0), 2), 0);
   assertAlmostEquals(featureSpread(Float32Array.of(1, 0, -1, 0, 0, 1, 0, -1), 2), 1, 1e-6);
+});
+
+Deno.test("weights: what a plain file cannot tell is given; a run does not begin with other heads than the file says", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const config = vitConfig({ embedDim: 8, depth: 2, numHeads: 4, patchSize: 4, imageSize: 8, mlpRatio: 2 });
+    const tensors = vitShapes(config).map(([name, shape]): TensorToWrite => {
+      const bytes = () => new Uint8Array(shape.reduce((a, b) => a * b, 4));
+      return { name, dtype: "F32", shape, bytes };
+    });
+    const plain = `${folder}/plain.safetensors`, told = `${folder}/told.safetensors`;
+    await writeSafetensors(plain, tensors);
+    await writeSafetensors(told, tensors, { [VIT_KEY]: JSON.stringify(config) });
+    const guessed = await loadWeights(plain);
+    assertEquals(guessed.backbone, { ...config, numHeads: 1 });
+    assert(guessed.notices.join().includes("1 are assumed"), guessed.notices.join());
+    assertEquals((await loadWeights(plain, "teacher", { numHeads: 4 })).backbone, config);
+    const run = (init: string, numHeads: number) => trainToy(toyConfig({ init, numHeads, knnEvery: 0, steps: 1 }), {});
+    await run(plain, 2); // nothing says otherwise
+    await run(told, 4);
+    await assertRejects(() => run(told, 2), RangeError, "has 4 attention heads, not 2: use --num-heads 4");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });

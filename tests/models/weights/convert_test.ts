@@ -167,6 +167,11 @@ Deno.test("weights: names of timm's DINOv2, of classifiers and of wrappers", asy
   }
   const registers = await toyFile(TOY, "", [zeros("reg_token", [1, 4, 48])]);
   assertEquals((await readVit(registers)).config.registers, 4);
+  await assertRejects(
+    () => convertWeights(registers, "nowhere/", { format: "huggingface" }),
+    TypeError,
+    "4 register tokens",
+  );
   const distilled = await toyFile(TOY, "", [zeros("dist_token", [1, 1, 48])]);
   await assertRejects(() => readVit(distilled), TypeError, "distillation token");
   const classifier = await toyFile(TOY, "", [zeros("head.weight", [10, 48]), zeros("fc_norm.bias", [48])]);
