@@ -3,6 +3,15 @@ import { matmul, matmulExtents } from "../models/graph/ops/matmul.ts";
 import { Program } from "../models/graph/program.ts";
 import { size, type Tensor, tensor, view } from "../models/graph/tensor.ts";
 import type { WebGpuBackend } from "./backend.ts";
+import {
+  attentionCandidates,
+  attentionChoiceOf,
+  type AttentionChooser,
+  type AttentionShape,
+  guessAttention,
+} from "./attention_choice.ts";
+import { attentionShape } from "./ops/attention.ts";
+import { type AttentionTuning, compareAttention } from "./tune_attention.ts";
 import { chooseTile, splitsFor, tileBytes, type TileName, TILES } from "./kernels/matmul_tiles.ts";
 import type { LoweringLimits, MatmulChooser, MatmulShape } from "./lowering.ts";
 
@@ -38,17 +47,22 @@ export interface TuningResult {
 }
 
 /** Raise it when kernels change enough for old timings to mislead. */
-const CACHE_VERSION = 1;
+const CACHE_VERSION = 2;
 /** Products that together make this share of a program's arithmetic are tuned. */
 const SHARE = 0.97;
 /** Bytes beyond which an operand is cut along the batch: enough workgroups remain for the timing to hold. */
-const LARGEST_OPERAND = 2 ** 26;
+export const LARGEST_OPERAND = 2 ** 26;
 const REPEATS = 3;
 
-/** Chooses tiles by timing. Tiles never change the bits of a result (see `splitsFor`), so neither does tuning. */
+/**
+ * Chooses tiles and attention's kernels by timing. Neither changes the bits of a result (see `splitsFor` and `attention_choice.ts`), so
+ * tuning does not either.
+ */
 export class Tuner {
   readonly results: TuningResult[] = [];
+  readonly attention: AttentionTuning[] = [];
   readonly #chosen = new Map<string, TileName>();
+  readonly #attentions = new Map<string, string>();
   #loaded = false;
   #secondsLeft: number;
 
@@ -68,10 +82,16 @@ export class Tuner {
     return { tile: TILES[name], splits: splitsFor(shape) };
   };
 
-  /** Tunes the products of `program` that are not known yet, most arithmetic first, until the time is used up. */
+  /** The tuned kernels of an attention, or the guess. */
+  readonly chooseAttention: AttentionChooser = (shape, limits) => {
+    const name = this.#attentions.get(attentionBucket(shape));
+    return name && attentionChoiceOf(name, shape, limits) || guessAttention(shape, limits);
+  };
+
+  /** Tunes what is not known yet, products by most arithmetic, then attention, until the time is used up. */
   async prepare(program: Program): Promise<void> {
     if (!this.#loaded) await this.#load();
-    const before = this.#chosen.size;
+    const before = this.#chosen.size + this.#attentions.size;
     for (const shape of importantShapes(program)) {
       if (this.#secondsLeft <= 0) break;
       if (this.#chosen.has(bucketOf(shape))) continue;
@@ -81,12 +101,24 @@ export class Tuner {
       this.results.push(result);
       this.#chosen.set(bucketOf(shape), result.chosen);
     }
-    if (this.#chosen.size > before) await this.options.cache?.save(this.#text());
+    for (const op of program.ops) {
+      if (op.kind !== "attention" && op.kind !== "attentionBackward") continue;
+      const shape = attentionShape(op);
+      if (this.#secondsLeft <= 0 || this.#attentions.has(attentionBucket(shape))) continue;
+      const start = performance.now();
+      const candidates = attentionCandidates(shape, this.backend.limits);
+      const result = await compareAttention(this.backend, shape, candidates);
+      this.#secondsLeft -= (performance.now() - start) / 1000;
+      this.attention.push(result);
+      this.#attentions.set(attentionBucket(shape), result.chosen);
+    }
+    if (this.#chosen.size + this.#attentions.size > before) await this.options.cache?.save(this.#text());
   }
 
   #text(): string {
     const { description: adapter } = this.backend;
-    return JSON.stringify({ version: CACHE_VERSION, adapter, tiles: Object.fromEntries(this.#chosen) }, null, 1);
+    const tiles = Object.fromEntries(this.#chosen), attention = Object.fromEntries(this.#attentions);
+    return JSON.stringify({ version: CACHE_VERSION, adapter, tiles, attention }, null, 1);
   }
 
   async #load(): Promise<void> {
@@ -94,13 +126,21 @@ export class Tuner {
     const text = await this.options.cache?.load();
     if (!text) return;
     try {
-      const { version, adapter, tiles } = JSON.parse(text);
+      const { version, adapter, tiles, attention } = JSON.parse(text);
       if (version !== CACHE_VERSION || adapter !== this.backend.description) return;
       for (const [bucket, name] of Object.entries(tiles)) {
         if (name as string in TILES) this.#chosen.set(bucket, name as TileName);
       }
+      for (const [bucket, name] of Object.entries(attention)) this.#attentions.set(bucket, String(name));
     } catch { /* A damaged cache is as good as none: it is measured again and overwritten. */ }
   }
+}
+
+/** Attentions that share a choice. */
+function attentionBucket({ backward, images, heads, tokens, queries, width }: AttentionShape): string {
+  return `${backward ? "backward" : "forward"} ~${
+    Math.round(2 * Math.log2(images * heads))
+  }×${queries}/${tokens}×${width}`;
 }
 
 /** Shapes that share a choice: same operands, same n and k, m within a factor of √2. */
@@ -147,8 +187,8 @@ export async function compareTiles(
   const a = tensor("tuning a", transA ? [k, m] : [m, k], "input"),
     b = tensor("tuning b", transB ? [n, k] : [k, n], "input");
   const c = tensor("tuning c", [m, n], "output");
-  fill(backend, a, 1);
-  fill(backend, b, 2);
+  fillForTuning(backend, a, 1);
+  fillForTuning(backend, b, 2);
   const micros: Partial<Record<TileName, number>> = {};
   const wrong: TileName[] = [];
   for (const name of tiles) {
@@ -183,13 +223,14 @@ function cutToBudget(shape: MatmulShape): MatmulShape {
 const PERIOD = 2 ** 20 - 3;
 
 /** The element at index i of an operand: pseudo-random in (−1, 1), the same on every machine. */
-function valueAt(i: number, seed: number): number {
+export function tuningValue(i: number, seed: number): number {
   const x = Math.imul((i % PERIOD) + 1, 2654435761 * seed | 1);
   return ((Math.imul(x ^ (x >>> 15), 2246822519) >>> 8) / 2 ** 23) - 1;
 }
 
-function fill(backend: WebGpuBackend, t: Tensor, seed: number): void {
-  const block = Float32Array.from({ length: Math.min(PERIOD, size(t)) }, (_, i) => valueAt(i, seed));
+/** Fills an operand with {@link tuningValue}. */
+export function fillForTuning(backend: WebGpuBackend, t: Tensor, seed: number): void {
+  const block = Float32Array.from({ length: Math.min(PERIOD, size(t)) }, (_, i) => tuningValue(i, seed));
   for (let at = 0; at < size(t); at += PERIOD) backend.write(t, block.subarray(0, Math.min(PERIOD, size(t) - at)), at);
 }
 
@@ -208,7 +249,8 @@ async function agrees(backend: WebGpuBackend, { m, n, k, transA, transB }: Matmu
       const row = Math.floor((start + i) / n), column = (start + i) % n;
       let sum = 0;
       for (let l = 0; l < k; l++) {
-        sum += valueAt(transA ? l * m + row : row * k + l, 1) * valueAt(transB ? column * k + l : l * n + column, 2);
+        sum += tuningValue(transA ? l * m + row : row * k + l, 1) *
+          tuningValue(transB ? column * k + l : l * n + column, 2);
       }
       if (!(Math.abs(got[i] - sum) <= tolerance)) return false;
     }
@@ -217,7 +259,7 @@ async function agrees(backend: WebGpuBackend, { m, n, k, transA, transB }: Matmu
 }
 
 /** Microseconds of one run: the device's clock where it has one, else the host's over enough runs to see. */
-async function timeOf(
+export async function timeOf(
   backend: WebGpuBackend,
   executable: Awaited<ReturnType<WebGpuBackend["compileWith"]>>,
 ): Promise<number> {

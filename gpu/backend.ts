@@ -6,6 +6,8 @@ import type { Program } from "../models/graph/program.ts";
 import { byteLength, bytesPerElement, hostArray, size, type Tensor, type TensorData } from "../models/graph/tensor.ts";
 import { bindOnce } from "./alias.ts";
 import { writeBytes } from "./bytes.ts";
+import { attentionCandidates, type AttentionChooser, type AttentionShape } from "./attention_choice.ts";
+import { type AttentionTuning, compareAttention } from "./tune_attention.ts";
 import { describeDevice } from "./describe.ts";
 import { type AdapterSummary, messageOf, type OpenedDevice } from "./device.ts";
 import { GpuExecutable, type Host } from "./executable.ts";
@@ -43,6 +45,8 @@ export class WebGpuBackend implements Backend, Host {
   readonly pipelines: PipelineCache;
   /** Replaces the guess which variant a product takes; a test sets it before compiling. */
   chooseMatmul: MatmulChooser | undefined;
+  /** Replaces the guess which kernels an attention takes; a test sets it before compiling. */
+  chooseAttention: AttentionChooser | undefined;
   /** Finds the best tiles of a program before it is compiled; none on a software adapter. */
   tuner: Tuner | undefined;
   readonly #pacer: Pacer;
@@ -100,12 +104,20 @@ export class WebGpuBackend implements Backend, Host {
     return this.tuner?.results ?? [];
   }
 
+  get tunedAttention(): readonly AttentionTuning[] {
+    return this.tuner?.attention ?? [];
+  }
+
   get tuningSeconds(): number {
     return this.tuner?.seconds ?? 0;
   }
 
   compareTiles(shape: MatmulShape): Promise<TuningResult> {
     return compareTiles(this, shape, tilesFor(this.limits));
+  }
+
+  compareAttention(shape: AttentionShape): Promise<AttentionTuning> {
+    return compareAttention(this, shape, attentionCandidates(shape, this.limits));
   }
 
   get fingerprint(): string {
@@ -123,11 +135,19 @@ export class WebGpuBackend implements Backend, Host {
 
   async compile(program: Program): Promise<Executable> {
     await this.tuner?.prepare(program);
-    return await this.compileWith(program, this.chooseMatmul ?? this.tuner?.choose);
+    return await this.compileWith(
+      program,
+      this.chooseMatmul ?? this.tuner?.choose,
+      this.chooseAttention ?? this.tuner?.chooseAttention,
+    );
   }
 
-  /** Compiles with given variants of the products. */
-  async compileWith(program: Program, chooseMatmul?: MatmulChooser): Promise<Executable> {
+  /** Compiles with given variants of products and attention. */
+  async compileWith(
+    program: Program,
+    chooseMatmul?: MatmulChooser,
+    chooseAttention?: AttentionChooser,
+  ): Promise<Executable> {
     this.check();
     dropUnreadOutputs(program);
     const { program: stored, halves } = storedProgram(program, this.precision);
@@ -135,7 +155,7 @@ export class WebGpuBackend implements Backend, Host {
       chunkBytes: this.buffers.chunkBytes,
       bytesOf: (root) => storedBytes(root, halves),
     });
-    const lowered = lower(stored, this.limits, chooseMatmul, halves);
+    const lowered = lower(stored, this.limits, chooseMatmul, halves, chooseAttention);
     const dispatches = this.strict ? lowered.dispatches.map((d) => bindOnce(d, plan.offsets)) : lowered.dispatches;
     await this.#allocate(program, plan.arenaBytes, lowered.scratchBytes);
     const pipelines = await Promise.all(

@@ -9,6 +9,7 @@ import type { AdapterSummary } from "./device.ts";
 import { LANE_COUNTS } from "./kernels/lane_product.ts";
 import { type Binding, type Dispatch, NOTHING, type Params } from "./dispatch.ts";
 import type { Kernel } from "./shader.ts";
+import { type AttentionChooser, guessAttention } from "./attention_choice.ts";
 import { inTiles } from "./tiles.ts";
 import { withSubgroups } from "./subgroups.ts";
 import { withHalfBindings } from "./half.ts";
@@ -91,8 +92,9 @@ export function lower(
   limits: LoweringLimits,
   chooseMatmul: MatmulChooser = chooseTile,
   halves: ReadonlySet<number> = new Set(),
+  chooseAttention: AttentionChooser = guessAttention,
 ): Lowered {
-  const lowering = new Lowering(limits, chooseMatmul, halves);
+  const lowering = new Lowering(limits, chooseMatmul, halves, chooseAttention);
   program.ops.forEach((op, i) => lowering.operation(op, i));
   return lowering;
 }
@@ -129,6 +131,7 @@ export class Lowering implements Lowered {
     readonly limits: LoweringLimits,
     readonly chooseMatmul: MatmulChooser,
     readonly halves: ReadonlySet<number> = new Set(),
+    readonly chooseAttention: AttentionChooser = guessAttention,
   ) {}
 
   /** Lowers one operation. */

@@ -4,9 +4,13 @@ import { WebGpuBackend } from "./backend.ts";
 import { Tuner, type TuningOptions, type TuningResult } from "./autotune.ts";
 import { type AdapterSummary, type DeviceOptions, findAdapter, openDevice } from "./device.ts";
 import { type LoweringLimits, loweringLimits, type MatmulShape } from "./lowering.ts";
+import type { AttentionShape } from "./attention_choice.ts";
+import type { AttentionTuning } from "./tune_attention.ts";
 import { subgroupsInOrder } from "./subgroups.ts";
 
 export type { TuningCache, TuningOptions, TuningResult } from "./autotune.ts";
+export type { AttentionShape } from "./attention_choice.ts";
+export type { AttentionTuning } from "./tune_attention.ts";
 export type { TileName } from "./kernels/matmul_tiles.ts";
 export { type AdapterSummary, describeAdapters, type DeviceOptions } from "./device.ts";
 export { arenaBytes, DEFAULT_LIMITS, type LoweringLimits, type MatmulShape, workspaceBytes } from "./lowering.ts";
@@ -30,6 +34,10 @@ export interface WebGpu extends Backend {
   readonly details: readonly string[];
   /** What the tuner found so far; empty on a software adapter. */
   readonly tuned: readonly TuningResult[];
+  /** What the tuner found of attention. */
+  readonly tunedAttention: readonly AttentionTuning[];
+  /** Times and checks every kernel that an attention can take here. Throws {Error} if none computes rightly. */
+  compareAttention(shape: AttentionShape): Promise<AttentionTuning>;
   /** Seconds the tuner took for that. */
   readonly tuningSeconds: number;
   /** Milliseconds that runs and `finish` have waited for the device. */

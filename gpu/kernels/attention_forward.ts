@@ -18,18 +18,47 @@ import {
   weighRows,
 } from "./attention_tiles.ts";
 
-/** The forward kernel; bindings qkv, y, lse. One workgroup a (image, head, tile of queries). */
-export function attentionForwardKernel(variant: AttentionVariant): Kernel {
+/**
+ * The forward kernel; bindings qkv, y, lse. Sixty-four threads a (image, head, tile of queries), and `together` of them a workgroup:
+ * of short sequences one alone leaves a core idle while it loads.
+ */
+export function attentionForwardKernel(variant: AttentionVariant, together = 1): Kernel {
   const { width, rq, rk } = variant;
   return {
-    name: `attention ${width} ${rq}x${rk}`,
+    name: `attention ${width} ${rq}x${rk}${together > 1 ? ` ${together} together` : ""}`,
     sources: [
       source(width % 4 === 0 ? "vec4" : "scalar"),
       source("grid"),
       ...ATTENTION_PARTS.map(source),
-      { file: "gpu/kernels/attention_forward.ts", text: forwardSource(variant) },
+      { file: "gpu/kernels/attention_forward.ts", text: togetherSource(forwardSource(variant), variant, together) },
     ],
   };
+}
+
+/** The kernel with several times its threads and workgroup memory, each sixty-four with a part of their own. */
+function togetherSource(text: string, { rq, rk }: AttentionVariant, together: number): string {
+  if (together === 1) return text;
+  const rows: Readonly<Record<string, number>> = {
+    queryTile: 8 * rq,
+    keyTile: 8 * rk,
+    probs: 8 * rq,
+    meeting: 16 * rq,
+  };
+  for (const [name, count] of Object.entries(rows)) {
+    text = text.replaceAll(`${name}[`, `${name}[member * ${count}u + `)
+      .replace(new RegExp(`(var<workgroup> ${name}: .*, )${count}>;`), `$1${together * count}>;`);
+  }
+  return text.replace(`@workgroup_size(${ATTENTION_THREADS})`, `@workgroup_size(${together * ATTENTION_THREADS})`)
+    .replace("local_invocation_index) thread: u32", "local_invocation_index) invocation: u32")
+    .replace(
+      /let index = groupIndex\(group, groups\);\n {2}if \(index >= (.*)\) \{\n {4}return;\n {2}\}/,
+      `let member = invocation / ${ATTENTION_THREADS}u;
+  let thread = invocation % ${ATTENTION_THREADS}u;
+  let count = $1;
+  let here = groupIndex(group, groups) * ${together}u + member;
+  let index = min(here, count - 1u); // who has nothing to do goes along, for the barriers' sake, and stores nothing`,
+    )
+    .replaceAll(/if \(query(\d) < p\.queries\)/g, "if (query$1 < p.queries && here < count)");
 }
 
 function forwardSource({ width, rq, rk }: AttentionVariant): string {

@@ -65,21 +65,34 @@ export function chooseAttentionTile(
   limit: number,
   largest = 5,
 ): AttentionTile {
-  const padded = (extent: number, r: number) => Math.ceil(extent / (8 * r)) * 8 * r;
-  let best: AttentionTile | undefined, least = Infinity;
-  for (let rq = 1; rq <= largest; rq++) {
-    for (let rk = 1; rk <= largest; rk++) {
-      if (bytes({ width, rq, rk }) > limit) continue;
-      const cost = padded(queries, rq) * padded(keys, rk) * (1 + 2 * (rq + rk) / (rq * rk));
-      if (cost < least) best = { rq, rk }, least = cost;
-    }
-  }
+  const [best] = rankAttentionTiles(queries, keys, width, bytes, limit, largest);
   if (!best) {
     throw new RangeError(
       `attention: heads of ${width} columns do not fit ${limit} bytes of workgroup memory: use more heads`,
     );
   }
   return best;
+}
+
+/** Every tile that fits, the one with the least estimated time first; see {@link chooseAttentionTile}. */
+export function rankAttentionTiles(
+  queries: number,
+  keys: number,
+  width: number,
+  bytes: (variant: AttentionVariant) => number,
+  limit: number,
+  largest = 5,
+): AttentionTile[] {
+  const padded = (extent: number, r: number) => Math.ceil(extent / (8 * r)) * 8 * r;
+  const tiles: { tile: AttentionTile; cost: number }[] = [];
+  for (let rq = 1; rq <= largest; rq++) {
+    for (let rk = 1; rk <= largest; rk++) {
+      if (bytes({ width, rq, rk }) > limit) continue;
+      const cost = padded(queries, rq) * padded(keys, rk) * (1 + 2 * (rq + rk) / (rq * rk));
+      tiles.push({ tile: { rq, rk }, cost });
+    }
+  }
+  return tiles.sort((a, b) => a.cost - b.cost).map(({ tile }) => tile);
 }
 
 /** 0 … n − 1. */

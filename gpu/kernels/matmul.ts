@@ -16,13 +16,28 @@ export interface MatmulVariant {
   readonly gelu: boolean;
   /** Store plain partial products [split, m, n]. */
   readonly split: boolean;
+  /** Many products of matrices that lie wherever strides say, one after another in z, without an epilogue; see {@link batchParams}. */
+  readonly batched?: boolean;
+}
+
+/** Where the matrices of batched products lie: first element, and from one image, head and row to the next; columns are neighbours. */
+export interface BatchPlace {
+  readonly base: number;
+  readonly image: number;
+  readonly head: number;
+  readonly row: number;
+}
+
+/** What a batched kernel's `Params` have after those of a single product. */
+export function batchParams(heads: number, products: number, places: readonly BatchPlace[]): number[] {
+  return [heads, products, ...places.flatMap(({ base, image, head, row }) => [base, image, head, row])];
 }
 
 /** The kernel of a variant. */
 export function matmulKernel(variant: MatmulVariant): Kernel {
-  const { tile, transA, transB, vector, gelu, split } = variant;
+  const { tile, transA, transB, vector, gelu, split, batched } = variant;
   const name = `matmul ${tileName(tile)} ${transA ? "T" : "N"}${transB ? "T" : "N"}${vector ? " vec4" : ""}` +
-    `${gelu ? " gelu" : ""}${split ? " split" : ""}`;
+    `${gelu ? " gelu" : ""}${split ? " split" : ""}${batched ? " batched" : ""}`;
   return {
     name,
     constants: { WITH_GELU: gelu ? 1 : 0 },
@@ -46,15 +61,15 @@ fn geluDerivative(x: V) -> V { return x; }`;
  * Staged tiles are arrays of rows: the row is a constant then, and the clamp of the other index is the same for every k.
  * Rows of a thread are in groups of four, BM/2 apart when there are eight, so that neighbouring threads read neighbouring banks.
  */
-function matmulSource({ tile, transA, transB, vector, split }: MatmulVariant): string {
+function matmulSource({ tile, transA, transB, vector, split, batched = false }: MatmulVariant): string {
   const { bm, bn, bk, tm, tn } = tile;
   const threads = tileThreads(tile);
   const across = bn / tn;
   const rowGroups = tm / 4, columnGroups = tn / 4;
   const pitchA = (bm + TILE_PADDING) / 4, pitchB = (bn + TILE_PADDING) / 4;
   const loadsA = bm * bk / 4 / threads, loadsB = bn * bk / 4 / threads;
-  const a = stager("a", transA, bm, bk, loadsA, threads);
-  const b = stager("b", !transB, bn, bk, loadsB, threads);
+  const a = stager("a", transA, bm, bk, loadsA, threads, batched);
+  const b = stager("b", !transB, bn, bk, loadsB, threads, batched);
   const lines: string[] = [];
   const rows = range(tm), groups = range(columnGroups);
   for (const i of rows) for (const j of groups) lines.push(`  var c${i}_${j} = vec4f();`);
@@ -82,7 +97,7 @@ function matmulSource({ tile, transA, transB, vector, split }: MatmulVariant): s
 struct Params {
   m: u32, n: u32, k: u32, flags: u32, rowsPerScale: u32,
   tilesM: u32, tilesN: u32, splits: u32, perSplit: u32, // inner elements of a split, a multiple of BK
-}
+${batched ? BATCH_PARAMS : ""}}
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> a: array<V>;
 @group(0) @binding(2) var<storage, read_write> b: array<V>;
@@ -95,9 +110,10 @@ struct Params {
 var<workgroup> stagedA: array<array<vec4f, ${pitchA}>, ${bk}>;
 var<workgroup> stagedB: array<array<vec4f, ${pitchB}>, ${bk}>;
 
-${loader("a", vector)}
-${loader("b", vector)}
-${storer(vector, split)}
+${batched ? BATCH_PLACES : ""}
+${loader("a", vector, batched)}
+${loader("b", vector, batched)}
+${batched ? batchStorer(vector) : storer(vector, split)}
 @compute @workgroup_size(${threads})
 fn main(
   @builtin(workgroup_id) group: vec3u,
@@ -106,10 +122,7 @@ fn main(
 ) {
   let index = groupIndex(group, groups);
   let perPart = p.tilesM * p.tilesN;
-  let part = index / perPart;
-  if (part >= p.splits) {
-    return;
-  }
+${batched ? BATCH_INDEX : SPLIT_INDEX}
   // Bands of eight rows of tiles, down then across: workgroups that run together share rows of A and of B in cache.
   let within = index % perPart;
   let band = within / (8u * p.tilesN);
@@ -117,7 +130,7 @@ fn main(
   let inBand = within - band * 8u * p.tilesN;
   let tileRow = (8u * band + inBand % height) * ${bm}u;
   let tileColumn = (inBand / height) * ${bn}u;
-  let begin = part * p.perSplit;
+  let begin = ${batched ? "0u" : "part * p.perSplit"};
   let end = min(begin + p.perSplit, p.k);
   let rowGroup = thread / ${across}u;
   let columnGroup = thread % ${across}u;
@@ -144,6 +157,31 @@ ${stores}
 `;
 }
 
+const SPLIT_INDEX = `  let part = index / perPart;
+  if (part >= p.splits) {
+    return;
+  }`;
+
+const BATCH_PARAMS = `  heads: u32, products: u32,
+  aBase: u32, aImage: u32, aHead: u32, aRow: u32,
+  bBase: u32, bImage: u32, bHead: u32, bRow: u32,
+  cBase: u32, cImage: u32, cHead: u32, cRow: u32,
+`;
+
+/** First elements of the matrices of a product. */
+const BATCH_PLACES = `
+var<private> aFrom: u32;
+var<private> bFrom: u32;
+var<private> cFrom: u32;`;
+
+const BATCH_INDEX = `  let part = index / perPart;
+  if (part >= p.products) {
+    return;
+  }
+  aFrom = p.aBase + part / p.heads * p.aImage + part % p.heads * p.aHead;
+  bFrom = p.bBase + part / p.heads * p.bImage + part % p.heads * p.bHead;
+  cFrom = p.cBase + part / p.heads * p.cImage + part % p.heads * p.cHead;`;
+
 function range(n: number): number[] {
   return Array.from({ length: n }, (_, i) => i);
 }
@@ -156,10 +194,12 @@ function stager(
   bk: number,
   loads: number,
   threads: number,
+  batched: boolean,
 ): { indices: string; load: (declare: string) => string; stage: string } {
   const staged = operand === "a" ? "stagedA" : "stagedB";
   const start = operand === "a" ? "tileRow" : "tileColumn";
   const limit = operand === "a" ? "p.m" : "p.n";
+  const pitch = batched ? `p.${operand}Row` : kMajor ? limit : "p.k";
   const each = range(loads);
   // Four neighbours in memory lie along the tile's own extent (k-major), or along k.
   const perRow = kMajor ? extent / 4 : bk / 4;
@@ -170,8 +210,8 @@ function stager(
   const load = (declare: string) =>
     each.map((i) =>
       kMajor
-        ? `  ${declare}${operand}Next${i} = load_${operand}(k + ${operand}Slow${i}, end, ${start} + 4u * ${operand}Fast${i}, ${limit}, ${limit});`
-        : `  ${declare}${operand}Next${i} = load_${operand}(${start} + ${operand}Slow${i}, ${limit}, k + 4u * ${operand}Fast${i}, end, p.k);`
+        ? `  ${declare}${operand}Next${i} = load_${operand}(k + ${operand}Slow${i}, end, ${start} + 4u * ${operand}Fast${i}, ${limit}, ${pitch});`
+        : `  ${declare}${operand}Next${i} = load_${operand}(${start} + ${operand}Slow${i}, ${limit}, k + 4u * ${operand}Fast${i}, end, ${pitch});`
     ).join("\n");
   const stage = each.map((i) =>
     kMajor
@@ -186,12 +226,13 @@ function stager(
 }
 
 /** Four neighbours of a row, zeros beyond either end. */
-function loader(operand: "a" | "b", vector: boolean): string {
+function loader(operand: "a" | "b", vector: boolean, batched: boolean): string {
+  const from = batched ? `${operand}From + ` : "";
   const head = `fn load_${operand}(row: u32, rows: u32, column: u32, columns: u32, pitch: u32) -> vec4f {`;
   if (vector) {
     return `${head}
   if (row < rows && column < columns) {
-    return ${operand}[(row * pitch + column) / 4u];
+    return ${operand}[(${from}row * pitch + column) / 4u];
   }
   return vec4f();
 }`;
@@ -205,9 +246,22 @@ function loader(operand: "a" | "b", vector: boolean): string {
   if (row >= rows) {
     return v;
   }
-  let at = row * pitch + column;
+  let at = ${from}row * pitch + column;
 ${range(4).map(element).join("\n")}
   return v;
+}`;
+}
+
+function batchStorer(vector: boolean): string {
+  const at = "cFrom + row * p.cRow + column";
+  const body = vector
+    ? `  if (column < p.n) {\n    c[(${at}) / 4u] = v;\n  }`
+    : range(4).map((i) => `  if (column + ${i}u < p.n) {\n    c[${at} + ${i}u] = v.${"xyzw"[i]};\n  }`).join("\n");
+  return `fn store4(v: vec4f, row: u32, column: u32, part: u32) {
+  if (row >= p.m) {
+    return;
+  }
+${body}
 }`;
 }
 

@@ -1,6 +1,6 @@
-// With P = exp(scores − lse): scores ← P and gradient ← P∘(gradient − delta)·scale. scores, gradient: [rows, columns],
-// lse, delta: [rows]. One thread an element.
-struct Params { count: u32, columns: u32, scale: f32 }
+// With P = exp(scores·sharpness − lse): scores ← P and gradient ← P∘(gradient − delta)·scale, zeros in both from column `tokens` on.
+// scores, gradient: [rows, columns], lse, delta: [rows] from `first` on. One thread an element.
+struct Params { count: u32, columns: u32, tokens: u32, first: u32, sharpness: f32, scale: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> scores: array<f32>;
 @group(0) @binding(2) var<storage, read_write> gradient: array<f32>;
@@ -17,8 +17,8 @@ fn main(
   if (i >= p.count) {
     return;
   }
-  let row = i / p.columns;
-  let probability = exponential1(scores[i] - lse[row]);
+  let row = p.first + i / p.columns;
+  let probability = select(exponential1(scores[i] * p.sharpness - lse[row]), 0.0, i % p.columns >= p.tokens);
   scores[i] = probability;
   gradient[i] = probability * (gradient[i] - delta[row]) * p.scale;
 }

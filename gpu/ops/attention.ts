@@ -1,44 +1,42 @@
-// Fused attention and its backward pass, with tiles that suit the number of tokens.
-import { type AttentionAttrs, headWidth } from "../../models/graph/ops/attention.ts";
+// Attention and its backward pass, by the kernels that suit the number of tokens.
+import { headWidth } from "../../models/graph/ops/attention.ts";
 import type { OpOf } from "../../models/graph/ops/mod.ts";
+import type { AttentionShape } from "../attention_choice.ts";
 import { attentionKeyGradientKernel, attentionQueryGradientKernel } from "../kernels/attention_backward.ts";
 import { attentionForwardKernel } from "../kernels/attention_forward.ts";
-import {
-  type AttentionTile,
-  type AttentionVariant,
-  backwardBytes,
-  chooseAttentionTile,
-  forwardBytes,
-} from "../kernels/attention_tiles.ts";
+import { attentionSingleGradientKernel } from "../kernels/attention_single.ts";
 import { kernel } from "../kernels/sources.ts";
 import type { Lowering } from "../lowering.ts";
 import { widthOf } from "./elementwise.ts";
 import { lowerLaneAttention, lowerLaneAttentionBackward, prefersLanes } from "./lane_attention.ts";
+import { lowerStoredAttentionBackward } from "./stored_attention.ts";
 
-/** Rows of a thread on a software adapter, which builds a long kernel for seconds. */
-const LARGEST_ON_FALLBACK = 2;
-
-/** The tile of an operation on the device that is lowered for. */
-function tileFor(
-  { limits: { workgroupBytes, fallback } }: Lowering,
-  { queries, tokens }: AttentionAttrs,
-  width: number,
-  bytes: (variant: AttentionVariant) => number,
-): AttentionTile {
-  return chooseAttentionTile(queries, tokens, width, bytes, workgroupBytes, fallback ? LARGEST_ON_FALLBACK : undefined);
+/** The extents of an attention, which its kernels are chosen by. */
+export function attentionShape(op: OpOf<"attention"> | OpOf<"attentionBackward">): AttentionShape {
+  const { images, heads, tokens, queries } = op.attrs;
+  return {
+    backward: op.kind === "attentionBackward",
+    images,
+    heads,
+    tokens,
+    queries,
+    width: headWidth(op.in.qkv, op.attrs),
+  };
 }
 
 export function lowerAttention(l: Lowering, op: OpOf<"attention">): void {
   if (prefersLanes(l, op.attrs)) return lowerLaneAttention(l, op);
   const { images, tokens, heads, queries } = op.attrs;
   const width = headWidth(op.in.qkv, op.attrs);
-  const tile = tileFor(l, op.attrs, width, forwardBytes);
-  const tiles = Math.ceil(queries / (8 * tile.rq));
+  const choice = l.chooseAttention(attentionShape(op), l.limits);
+  if (choice.kind !== "tiles") throw new TypeError(`webgpu: attention forward has no ${choice.kind} kernels`);
+  const { rq, rk, together } = choice;
+  const tiles = Math.ceil(queries / (8 * rq));
   l.emit(
-    attentionForwardKernel({ width, ...tile }),
+    attentionForwardKernel({ width, rq, rk }, together),
     [l.of(op.in.qkv), l.of(op.out.y), l.of(op.out.lse)],
     { u: [images, tokens, heads, queries, tiles, Number(op.out.lse !== undefined)], f: [1 / Math.sqrt(width)] },
-    images * heads * tiles,
+    Math.ceil(images * heads * tiles / together),
   );
 }
 
@@ -56,9 +54,15 @@ export function lowerAttentionBackward(l: Lowering, op: OpOf<"attentionBackward"
   );
   if (prefersLanes(l, op.attrs)) return lowerLaneAttentionBackward(l, op, delta);
   const bindings = [l.of(op.in.dy), l.of(op.in.qkv), l.of(op.in.lse), delta, l.of(op.out.dqkv)];
-  const tile = tileFor(l, op.attrs, width, backwardBytes);
-  const variant = { width, ...tile };
-  const tilesQ = Math.ceil(queries / (8 * tile.rq)), tilesK = Math.ceil(tokens / (8 * tile.rk));
+  const choice = l.chooseAttention(attentionShape(op), l.limits);
+  if (choice.kind === "stored") return lowerStoredAttentionBackward(l, op, delta);
+  if (choice.kind === "single") {
+    const u = [images, tokens, heads, queries];
+    l.emit(attentionSingleGradientKernel(width, tokens), bindings, { u, f: [1 / Math.sqrt(width)] }, images * heads);
+    return;
+  }
+  const variant = { width, rq: choice.rq, rk: choice.rk };
+  const tilesQ = Math.ceil(queries / (8 * choice.rq)), tilesK = Math.ceil(tokens / (8 * choice.rk));
   const params = (tiles: number) => ({ u: [images, tokens, heads, queries, tiles], f: [1 / Math.sqrt(width)] });
   l.emit(attentionQueryGradientKernel(variant), bindings, params(tilesQ), images * heads * tilesQ);
   l.emit(attentionKeyGradientKernel(variant), bindings, params(tilesK), images * heads * tilesK);

@@ -63,7 +63,7 @@ export function lowerLaneAttentionBackward(l: Lowering, op: OpOf<"attentionBackw
   l.emit(
     kernel("score_gradient", { with: ["math"] }),
     [probs, dscores, l.of(op.in.lse), delta],
-    { u: [rows * tokens, tokens], f: [scale] },
+    { u: [rows * tokens, tokens, tokens, 0], f: [1, scale] },
     Math.ceil(rows * tokens / 256),
   );
   emitLaneProduct(l, { m: queries, n: width, k: tokens, ...each }, [dscores, scores], [qkv, k], [dqkv, q]);
