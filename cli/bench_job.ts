@@ -1,7 +1,7 @@
 // Benchmarks inside the compute process.
 
 import process from "node:process";
-import type { AdapterSummary, TuningResult } from "../gpu/mod.ts";
+import type { AdapterSummary, AttentionTuning, TuningResult } from "../gpu/mod.ts";
 import type { Backend } from "../models/graph/backend.ts";
 import { type BenchCase, type BenchOptions, kernelTime, time } from "./bench/case.ts";
 import { measureRoofline, type Roofline } from "./bench/roofline.ts";
@@ -16,6 +16,7 @@ type OnGpu = Backend & {
   readonly adapter?: AdapterSummary;
   readonly waited?: number;
   readonly tuned?: readonly TuningResult[];
+  readonly tunedAttention?: readonly AttentionTuning[];
   readonly tuningSeconds?: number;
 };
 
@@ -113,12 +114,20 @@ function* aboutDevice({ description, adapter }: OnGpu, { gflops, gbytes }: Roofl
   yield { name: "roofline", shape: "copy", gbytes_per_second: round(gbytes) };
 }
 
-function* tunedRows({ tuned = [], tuningSeconds }: OnGpu): Generator<Row> {
+function* tunedRows({ tuned = [], tunedAttention = [], tuningSeconds }: OnGpu): Generator<Row> {
   for (const { shape: { m, n, k, transA, transB }, chosen, micros, wrong } of tuned) {
     const times = Object.entries(micros).map(([name, us]) => `${name} ${us.toFixed(0)} µs`).join(", ");
     yield {
       name: "tuned",
       shape: `${m}×${n}×${k} ${transA ? "T" : "N"}${transB ? "T" : "N"}: ${chosen}`,
+      note: wrong.length > 0 ? `${times}; wrong here: ${wrong.join(", ")}` : times,
+    };
+  }
+  for (const { shape: { backward, images, heads, tokens }, chosen, micros, wrong } of tunedAttention) {
+    const times = Object.entries(micros).map(([name, us]) => `${name} ${us.toFixed(0)} µs`).join(", ");
+    yield {
+      name: "tuned",
+      shape: `attention ${backward ? "backward" : "forward"}, ${images}·${heads} heads of ${tokens} tokens: ${chosen}`,
       note: wrong.length > 0 ? `${times}; wrong here: ${wrong.join(", ")}` : times,
     };
   }

@@ -7,6 +7,7 @@ import type { Backend } from "../models/graph/backend.ts";
 import { checkOperations, type OperationCheck } from "../models/graph/check_operations.ts";
 import { openBackend } from "./backend.ts";
 import { doctorPrograms } from "./doctor_programs.ts";
+import { type VariantCheck, variantChecks, variantText } from "./doctor_variants.ts";
 import { exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
@@ -25,6 +26,7 @@ const F16_TOLERANCE = 2 ** -7;
 const { backend, adapter, threads, webgpu, precision } = deviceFields;
 const command = {
   json: boolean(false, "print the result as JSON"),
+  variants: boolean(false, "compare every variant of the kernels on a software adapter too, at small sizes"),
   verbose: boolean(false, VERBOSE_ADVICE),
 };
 const GROUPS: readonly FlagGroup[] = [
@@ -46,7 +48,7 @@ async function doctorCommand(words: readonly string[]): Promise<number> {
       usage: "doctor [flags]",
       about:
         "Runs the operations of an update and of evaluation on this machine, one at a time, and compares each with a " +
-        "float64 reference. Exits 1 if any is off.",
+        "float64 reference; on a GPU also every kernel variant that may be chosen there, with its time. Exits 1 if any is off.",
       groups: GROUPS,
     }));
     return 0;
@@ -60,21 +62,25 @@ async function doctorCommand(words: readonly string[]): Promise<number> {
     const checks = await checkBackend(opened.backend);
     const tolerance = flags.precision === "f16" ? F16_TOLERANCE : TOLERANCE;
     const off = checks.filter(({ error }) => !(error <= tolerance));
+    const variants = await checkVariants(opened.backend, flags.variants);
+    const wrong = variants.flatMap(({ what, wrong }) => wrong.map((name) => `${what} by ${name}`));
     const { description } = opened.backend;
     if (flags.json) {
-      console.log(JSON.stringify({ backend: opened.backend.name, description, tolerance, checks }));
+      console.log(JSON.stringify({ backend: opened.backend.name, description, tolerance, checks, variants }));
     } else {
       console.log(`${description} (${opened.reason})`);
       for (const line of opened.details ?? []) console.log(`  ${line}`);
       for (const line of table(checks, tolerance)) console.log(line);
-      for (const line of await tileTable(opened.backend)) console.log(line);
+      for (const variant of variants) console.log(variantText(variant));
       console.log(
-        off.length === 0
+        off.length + wrong.length === 0
           ? `all ${checks.length} kinds of operation agree with float64 within ${tolerance} of their largest value`
-          : `${off.map(({ kind }) => kind).join(", ")}: off on this driver; update it, or use --backend wasm`,
+          : `${
+            [...off.map(({ kind }) => kind), ...wrong].join(", ")
+          }: off on this driver; update it, or use --backend wasm`,
       );
     }
-    return off.length === 0 ? 0 : 1;
+    return off.length + wrong.length === 0 ? 0 : 1;
   } finally {
     await opened.backend.close();
   }
@@ -93,6 +99,12 @@ export async function checkBackend(backend: Backend): Promise<OperationCheck[]> 
   return [...worst.values()].sort((a, b) => b.error - a.error);
 }
 
+/** Every variant of the kernels on a real adapter; software ones, which use others, are asked for it. */
+async function checkVariants(backend: Backend, asked: boolean): Promise<VariantCheck[]> {
+  if (backend.name !== "webgpu" || (backend as WebGpu).adapter.fallback && !asked) return [];
+  return await Array.fromAsync(variantChecks(backend as WebGpu));
+}
+
 function* table(checks: readonly OperationCheck[], tolerance: number): Generator<string> {
   yield "     operation                cases   worst error   where";
   for (const { kind, checked, error, where } of checks) {
@@ -101,29 +113,6 @@ function* table(checks: readonly OperationCheck[], tolerance: number): Generator
       error.toExponential(2).padStart(13)
     }   ${where}`;
   }
-}
-
-/** Products of ViT-S/16: fc1 of 8 images, its input's gradient, its weight's gradient. */
-const PRODUCTS = [
-  { m: 8 * 197, n: 1536, k: 384, transA: false, transB: true },
-  { m: 8 * 197, n: 384, k: 1536, transA: false, transB: false },
-  { m: 1536, n: 384, k: 8 * 197, transA: true, transB: false },
-];
-
-/** How fast each tile is on a real adapter; tiles whose results are wrong there are named. Software adapters do not use tiles. */
-async function tileTable(backend: Backend): Promise<string[]> {
-  if (backend.name !== "webgpu" || (backend as WebGpu).adapter.fallback) return [];
-  const lines: string[] = [];
-  for (const product of PRODUCTS) {
-    const { chosen, micros, wrong } = await (backend as WebGpu).compareTiles(product);
-    const { m, n, k } = product;
-    const tflops = (us: number) => (2 * m * n * k / us / 1e6).toFixed(1);
-    const times = Object.entries(micros).map(([name, us]) => `${name} ${tflops(us!)}`).join(", ");
-    lines.push(
-      `tiles of ${m}×${n}×${k}, TFLOP/s: ${times}; chosen ${chosen}${wrong.length ? `; wrong: ${wrong}` : ""}`,
-    );
-  }
-  return lines;
 }
 
 if (import.meta.main) Deno.exit(await main(givenArguments()));

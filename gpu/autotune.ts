@@ -195,7 +195,12 @@ export async function compareTiles(
     const program = new Program(`tuning ${name}`);
     matmul(program, a, b, { transA, transB, into: c });
     const splits = splitsFor({ m, n, k, transA, transB });
-    const executable = await backend.compileWith(program, () => ({ tile: TILES[name], splits }));
+    const executable = await backend.compileWith(program, () => ({ tile: TILES[name], splits })).catch(() => undefined);
+    if (!executable) {
+      backend.check(); // a lost device is lost for all
+      wrong.push(name); // a driver that cannot build a kernel has others
+      continue;
+    }
     await executable.run();
     if (await agrees(backend, { m, n, k, transA, transB }, c)) micros[name] = await timeOf(backend, executable);
     else wrong.push(name);

@@ -32,6 +32,8 @@ export interface WebGpu extends Backend {
   readonly adapter: AdapterSummary;
   /** Adapter, features and limits, in lines. */
   readonly details: readonly string[];
+  /** What kernels are chosen for; a doctor may narrow it before compiling. */
+  limits: LoweringLimits;
   /** What the tuner found so far; empty on a software adapter. */
   readonly tuned: readonly TuningResult[];
   /** What the tuner found of attention. */

@@ -1,9 +1,11 @@
 // The doctor: sound kernels pass on every backend, and a wrong one is found and named.
 
 import { checkBackend } from "../../cli/doctor.ts";
+import { variantChecks, variantText } from "../../cli/doctor_variants.ts";
+import type { WebGpu } from "../../gpu/mod.ts";
 import type { Backend } from "../../models/graph/backend.ts";
 import { ReferenceBackend } from "../../models/graph/reference.ts";
-import { assert, assertEquals } from "../assert.ts";
+import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
 import { onEachBackend } from "../backends.ts";
 
 onEachBackend("the doctor finds nothing wrong with the operations of an update", async (backend) => {
@@ -12,6 +14,14 @@ onEachBackend("the doctor finds nothing wrong with the operations of an update",
   assertEquals(off, []);
   assert(checks.length >= 30, `${checks.length} kinds were run`);
 }, { backends: ["wasm", "webgpu"] });
+
+onEachBackend("the doctor compares every variant that a real adapter may choose", async (backend) => {
+  const checks = await Array.fromAsync(variantChecks(backend as WebGpu));
+  assertEquals(checks.flatMap(({ wrong }) => wrong), []);
+  const names = new Set(checks.flatMap(({ micros }) => Object.keys(micros)));
+  for (const name of ["32x32x8", "single", "stored"]) assert(names.has(name), `${[...names]}`);
+  for (const check of checks) assertStringIncludes(variantText(check), `ok   ${check.what}: ${check.chosen}`);
+}, { backends: ["webgpu"] });
 
 Deno.test("the doctor names the operation that is off", async () => {
   const sound = new ReferenceBackend();
