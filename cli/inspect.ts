@@ -5,6 +5,7 @@ import { boolean, type Field, integer, number, text } from "../dino/field.ts";
 import { openWeights } from "../models/weights/open.ts";
 import { describeLayout } from "../models/weights/published.ts";
 import { tensorStatistics } from "../models/weights/statistics.ts";
+import type { WeightsReport } from "../models/weights/vit_weights.ts";
 import { elementCount } from "../models/weights/tensor_file.ts";
 import { exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
@@ -14,6 +15,8 @@ import { weightsPath } from "./weights_path.ts";
 
 const fields = {
   stats: boolean(true, "read every tensor for its smallest, largest, mean and standard deviation"),
+  keys: boolean(false, "list every tensor that a network needs and lacks, has in another shape, or does not use"),
+  check: boolean(false, "exit with status 2 unless there is a complete network"),
   match: text(null, "only tensors whose names contain this"),
   numHeads: integer(null, "attention heads, where the file does not say", { min: 1 }),
   layerNormEps: number(null, "epsilon of the layer norms, where the file does not say", { min: 0 }),
@@ -47,7 +50,7 @@ async function inspectCommand(words: readonly string[]): Promise<number> {
       ...(flags.numHeads === null ? {} : { numHeads: flags.numHeads }),
       ...(flags.layerNormEps === null ? {} : { layerNormEps: flags.layerNormEps }),
     };
-    const { sentences, published } = await describeLayout(file, config);
+    const { sentences, reports, published } = await describeLayout(file, config);
     const infos = [...file.tensors.values()].filter(({ name }) => flags.match === null || name.includes(flags.match));
     const elements = infos.reduce((sum, { shape }) => sum + elementCount(shape), 0);
     if (!flags.json) {
@@ -59,6 +62,7 @@ async function inspectCommand(words: readonly string[]): Promise<number> {
             (basename(file.name) === published.file ? "" : `, under another name`)
           : "  is not one of the published files by names and shapes",
       );
+      if (flags.keys) { for (const { network, report } of reports) printKeys(network, report); }
     }
     const rows: Record<string, unknown>[] = [];
     const width = infos.reduce((most, { name }) => Math.max(most, printable(name).length), 6);
@@ -83,6 +87,7 @@ async function inspectCommand(words: readonly string[]): Promise<number> {
         format: file.format,
         layout: sentences,
         published: published ?? null,
+        reports,
         tensors: rows,
       }));
     } else {
@@ -91,10 +96,25 @@ async function inspectCommand(words: readonly string[]): Promise<number> {
       }
       console.log(`  ${elements} elements in ${infos.length} tensors`);
     }
-    return 0;
+    if (!flags.check) return 0;
+    const complete = ({ report }: (typeof reports)[number]) =>
+      report.missing.length === 0 && report.shapeDifferences.length === 0;
+    if (reports.length > 0 && reports.every(complete)) return 0;
+    throw new SyntaxError(
+      `${file.name}: ${reports.length > 0 ? "its network is not complete: --keys tells more" : "holds no network"}`,
+    );
   } finally {
     file.close();
   }
+}
+
+function printKeys(network: string, { matched, missing, shapeDifferences, unexpected }: WeightsReport): void {
+  console.log(`  ${network}: ${matched.length} matched`);
+  for (const name of missing) console.log(`    missing     ${printable(name)}`);
+  for (const { name, there, wanted } of shapeDifferences) {
+    console.log(`    other shape ${printable(name)} [${there}], wanted [${wanted}]`);
+  }
+  for (const name of unexpected) console.log(`    not used    ${printable(name)}`);
 }
 
 /** Names come from the file: control characters could rewrite a terminal. */

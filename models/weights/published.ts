@@ -7,12 +7,14 @@ import { RESNET_SIZES, resnetConfig } from "../resnet.ts";
 import { compareResnet, inferResnet } from "./resnet_weights.ts";
 import { XCIT_SIZES } from "../xcit.ts";
 import { compareXcit, inferXcit } from "./xcit_weights.ts";
-import { compareVit, describeReport, inferVit, type VitReading } from "./vit_weights.ts";
+import { compareVit, describeReport, inferVit, type VitReading, type WeightsReport } from "./vit_weights.ts";
 
 /** What a file is, in sentences, and whether it is what the DINO release publishes. */
 export interface LayoutDescription {
   /** One on each network, and on a linear classifier. */
   readonly sentences: readonly string[];
+  /** The tensors of each network held against what it needs: teacher and student of a full checkpoint, else one. */
+  readonly reports: readonly { readonly network: string; readonly report: WeightsReport }[];
   /** The published file whose tensors these are, and by what it is known; undefined if there is none. */
   readonly published?: { readonly file: string; readonly by: "names and shapes" };
 }
@@ -37,6 +39,7 @@ export async function describeLayout(file: TensorFile, given: VitReading["config
   const linear = await readLinearClassifier(file).catch(() => undefined);
   const sentences = linear ? [`a linear classifier of ${linear.classes} classes on ${linear.features} features`] : [];
   let published: LayoutDescription["published"];
+  const reports: { network: string; report: WeightsReport }[] = [];
   const full = ["student", "teacher"].every((role) =>
     [...file.tensors.keys()].some((name) => name.startsWith(`${role}.`))
   );
@@ -52,8 +55,9 @@ export async function describeLayout(file: TensorFile, given: VitReading["config
       }
       network = student;
     }
-    const { sentence, name } = describeNetwork(network, given, full ? role : undefined);
+    const { sentence, name, report } = describeNetwork(network, given, full ? role : undefined);
     sentences.push(sentence);
+    if (report) reports.push({ network: full ? role : network.family, report });
     if (name && network.layout === "DINO or timm") {
       const bare = network.prefix === "" && network.rest.every((name) => name.endsWith(".num_batches_tracked"));
       const by = "names and shapes";
@@ -61,7 +65,7 @@ export async function describeLayout(file: TensorFile, given: VitReading["config
       else if (full) published = { file: `${name}_pretrain_full_checkpoint.pth`, by };
     }
   }
-  return { sentences, published };
+  return { sentences, reports, published };
 }
 
 function onlyStudent(file: TensorFile): NetworkTensors | undefined {
@@ -72,7 +76,14 @@ function onlyStudent(file: TensorFile): NetworkTensors | undefined {
   }
 }
 
-function describeNetwork(network: NetworkTensors, given: VitReading["config"], role?: string) {
+/** A sentence, the published file it would be, and the report. */
+interface Described {
+  readonly sentence: string;
+  readonly name?: string;
+  readonly report?: WeightsReport;
+}
+
+function describeNetwork(network: NetworkTensors, given: VitReading["config"], role?: string): Described {
   const count = [...network.tensors].filter(([name]) =>
     name.startsWith("backbone.") && !/\.running_(mean|var)$/.test(name)
   )
@@ -83,12 +94,12 @@ function describeNetwork(network: NetworkTensors, given: VitReading["config"], r
   const whose = role ? `${role}: ` : "";
   try {
     if (network.family === "resnet") {
-      const { sentence, name } = describeResnet(network);
-      return { sentence: `${whose}${sentence}: ${end}`, name };
+      const { sentence, ...rest } = describeResnet(network);
+      return { sentence: `${whose}${sentence}: ${end}`, ...rest };
     }
     if (network.family === "xcit") {
-      const { sentence, name } = describeXcit(network, given);
-      return { sentence: `${whose}${sentence}: ${end}`, name };
+      const { sentence, ...rest } = describeXcit(network, given);
+      return { sentence: `${whose}${sentence}: ${end}`, ...rest };
     }
     const { config, notices } = inferVit(network, given);
     const report = compareVit(network, config, notices);
@@ -102,16 +113,14 @@ function describeNetwork(network: NetworkTensors, given: VitReading["config"], r
     return {
       sentence: `${whose}${what}: ${end}${whole ? guessed : trouble}`,
       name: whole && native ? VIT_FILES[`${size[0]}/${config.patchSize}`] : undefined,
+      report,
     };
   } catch (error) {
-    return {
-      sentence: `${whose}${(error as Error).message.replace(`${network.file.name}: `, "")}; ${end}`,
-      name: undefined,
-    };
+    return { sentence: `${whose}${(error as Error).message.replace(`${network.file.name}: `, "")}; ${end}` };
   }
 }
 
-function describeResnet(network: NetworkTensors): { sentence: string; name?: string } {
+function describeResnet(network: NetworkTensors): Described {
   const config = inferResnet(network), report = compareResnet(network, config);
   const { block, layers, basePlanes, innerWidth, embedDim } = config;
   const size = Object.entries(RESNET_SIZES).find(([, size]) => {
@@ -124,10 +133,11 @@ function describeResnet(network: NetworkTensors): { sentence: string; name?: str
   return {
     sentence: `a ResNet ${size ? `${size}, ` : ""}${embedDim} wide, ${layers.join(" + ")} ${block} blocks${trouble}`,
     name: whole && size === "resnet50" && config.inChannels === 3 ? "dino_resnet50" : undefined,
+    report,
   };
 }
 
-function describeXcit(network: NetworkTensors, given: VitReading["config"]): { sentence: string; name?: string } {
+function describeXcit(network: NetworkTensors, given: VitReading["config"]): Described {
   const config = inferXcit(network, given), report = compareXcit(network, config);
   const { embedDim, depth, classDepth, numHeads, patchSize } = config;
   const size = Object.entries(XCIT_SIZES).find(([, s]) =>
@@ -142,5 +152,6 @@ function describeXcit(network: NetworkTensors, given: VitReading["config"]): { s
     sentence: `an XCiT ${size ? `${size}_p${patchSize}, ` : ""}${embedDim} wide, ${depth} + ${classDepth} blocks, ` +
       `${numHeads} heads, patches of ${patchSize}${trouble}`,
     name: native ? `dino_${size}_p${patchSize}` : undefined,
+    report,
   };
 }

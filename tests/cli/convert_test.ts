@@ -85,6 +85,23 @@ Deno.test("inspect: knows a published layout, and control characters never reach
     const { text } = await run(inspect, `${folder}/s.safetensors`, "--no-stats");
     assertStringIncludes(text, "by names and shapes this is the published dino_deitsmall16_pretrain.pth");
     assertStringIncludes(text, "21 665 664 parameters");
+    const complete = await run(inspect, `${folder}/s.safetensors`, "--no-stats", "--check");
+    assertEquals(complete.code, 0, complete.text);
+    const damaged = tensors.filter(({ name }) => name !== "blocks.3.norm1.bias").map((t) => {
+      return t.name === "norm.weight" ? { ...t, shape: [2, 192] } : t;
+    });
+    const extra = { ...tensors[0], name: "head.weight" };
+    await Deno.writeFile(`${folder}/damaged.safetensors`, await encodeSafetensors([...damaged, extra]));
+    const report = await run(inspect, `${folder}/damaged.safetensors`, "--no-stats", "--keys", "--check");
+    assertEquals(report.code, 2, report.text);
+    for (
+      const line of [
+        "missing     backbone.blocks.3.norm1.bias",
+        "other shape backbone.norm.weight [2,192], wanted [384]",
+        "not used    head.weight",
+        "its network is not complete",
+      ]
+    ) assertStringIncludes(report.text, line);
     const odd = {
       name: "a\x1b[2Jb\u202ec",
       dtype: "F32" as const,
