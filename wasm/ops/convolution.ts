@@ -6,8 +6,16 @@ import { Code } from "../codes.ts";
 import { cut, flag, type Lowering, type Lowerings } from "../lowering.ts";
 import { matmulLowerings } from "./matmul.ts";
 
-/** Bytes of windows written out at a time: they are read again before they leave the last-level cache. */
-const WINDOW_BYTES = 8 << 20;
+/** Bytes of windows written out at a time at least: they are read again before they leave the caches. */
+const WINDOW_BYTES = 2 << 20;
+
+/** Rows written out at a time, over the number of filters: each part reads (or adds to) all filters once more. */
+const ROWS_PER_FILTER = 2;
+
+/** Rows of windows that are written out at a time. */
+function partRows(e: Conv2dExtents): number {
+  return Math.max(Math.floor(WINDOW_BYTES / (depthOf(e) * 4)), ROWS_PER_FILTER * e.O);
+}
 
 /** Matrices at known addresses, which the lowering of a product takes for tensors. */
 class Places {
@@ -68,7 +76,7 @@ export const convolutionLowerings: Lowerings = {
     const e = conv2dExtents(op.attrs, op.in.weight), { O, C, H, W, outH, outW } = e, depth = depthOf(e);
     const places = new Places(), filters = places.matrix(filtersByTap(e, op.in.weight, to), O, depth);
     // A pixel belongs to windows above and below it, so parts are whole images.
-    const most = Math.max(1, Math.min(e.images, Math.floor(WINDOW_BYTES / (outH * outW * depth * 4))));
+    const most = Math.max(1, Math.min(e.images, Math.floor(partRows(e) / (outH * outW))));
     const columns = to.workspace(most * outH * outW * depth * 4);
     for (let image = 0; image < e.images; image += most) {
       const images = Math.min(most, e.images - image), rows = images * outH * outW, pixels = images * H * W;
@@ -115,7 +123,7 @@ function filtersByTap(e: Conv2dExtents, weight: Tensor, to: Lowering): number {
 function windowsInParts(e: Conv2dExtents, x: Tensor, to: Lowering) {
   const { C, H, W, kh, kw, outH, outW, stride, padding } = e;
   const all = e.images * outH * outW, depth = depthOf(e);
-  const most = Math.max(1, Math.min(all, Math.floor(WINDOW_BYTES / (depth * 4))));
+  const most = Math.min(all, partRows(e));
   const windows = to.workspace(most * depth * 4);
   return (use: (first: number, rows: number, windows: number) => void) => {
     for (let first = 0; first < all; first += most) {
