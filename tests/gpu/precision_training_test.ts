@@ -8,6 +8,7 @@ import { arenaBytes, openWebGpu } from "../../gpu/mod.ts";
 import { ReferenceBackend } from "../../models/graph/reference.ts";
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
 import { comparableLog, toyConfig, toyPixels } from "../dino/toy_run.ts";
+import { F16_SLACK, readIndex, runCase } from "../parity/golden_folder.ts";
 import { onHalfGpu } from "./open.ts";
 
 /** Wide enough that activations fill whole vectors and weights meet the rows that earn them a copy. */
@@ -66,6 +67,22 @@ onHalfGpu(
     assert(weights.every(Number.isFinite) && weights.some((w) => w !== 0));
     assertEquals(await backend.read(teacher.flat), weights, "both networks are as they were drawn: the same");
     assert((await backend.read(center) as Float32Array).every((c) => c === 0));
+  },
+);
+
+onHalfGpu(
+  "networks and training steps in f16 meet the reference's numbers within what storing may add",
+  async (backend) => {
+    const folder = new URL("../fixtures/golden", import.meta.url).pathname;
+    const kinds = ["vit_forward", "dino_head", "multicrop", "train_steps"];
+    const entries = await readIndex(folder, kinds);
+    for (const kind of kinds) {
+      const result = await runCase(folder, entries.find((entry) => entry.kind === kind)!, backend, F16_SLACK);
+      const failures = result.failures.map((f) => `${f.name}: ${f.error} > ${f.tolerance}`).slice(0, 10).join("\n");
+      assert(result.passed, `${result.name}: ${result.problem ?? ""}\n${failures}`);
+      // Beyond what float32 would be allowed: it was stored in halves.
+      assert(!(await runCase(folder, { name: result.name, kind }, backend)).passed, `${result.name} passes as float32`);
+    }
   },
 );
 
