@@ -107,5 +107,5 @@ export enum Control {
   left = 320,
   zeros = 384,
   constants = 640,
-  bytes = 768,
+  bytes = 832,
 }

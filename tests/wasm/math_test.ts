@@ -1,7 +1,7 @@
 // Error bounds that kernels/math.ts states, measured against float64.
 import kernels from "../../wasm/kernels.b64" with { type: "text" };
 import { gelu, geluDerivative } from "../../models/graph/ops/special.ts";
-import { assert } from "../assert.ts";
+import { assert, assertEquals } from "../assert.ts";
 
 const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536, shared: true });
 const module = new WebAssembly.Module(Uint8Array.fromBase64(kernels));
@@ -46,21 +46,20 @@ Deno.test("exp of anything lower is next to nothing, and of NaN is NaN", () => {
   assert(Number.isNaN(floats[Y / 4 + 3]));
 });
 
-Deno.test("GELU has a relative error below 6e-7·(1 + x²/8) for x > −7, an absolute one below 1e-11 beyond", () => {
-  let x = points(-7, 7);
+Deno.test("GELU has an absolute error below 3e-7·max(1, |x|), and is 0 far below 0", () => {
+  const x = points(-12, 12);
   kernel("geluRow")(X, Y, x.length, TABLE);
-  // The float64 truth itself loses digits in 1 + erf(x) far out: errors below 5e-15 are not told from its own.
-  const error = worst(x, gelu, (t, v) => Math.abs(t) * (1 + v * v / 8) + 1e-8);
-  assert(error < 6e-7, `${error}`);
-  x = points(-100, -7);
-  kernel("geluRow")(X, Y, x.length, TABLE);
-  assert(worst(x, () => 0, () => 1) < 1e-11);
+  const error = worst(x, gelu, (_, v) => Math.max(1, Math.abs(v)));
+  assert(error < 3e-7, `${error}`);
+  floats.set([-6, -1e3, -1e30, NaN, 1e30], X / 4);
+  kernel("geluRow")(X, Y, 5, TABLE);
+  assertEquals([...floats.subarray(Y / 4, Y / 4 + 5)], [0, 0, 0, NaN, Math.fround(1e30)]);
 });
 
-Deno.test("the derivative of GELU has an absolute error below 3e-7", () => {
+Deno.test("the derivative of GELU has an absolute error below 4e-7", () => {
   const x = points(-12, 12);
   floats.fill(1, D / 4, D / 4 + x.length);
   kernel("geluBackwardRow")(D, X, Y, x.length, TABLE);
   const error = worst(x, geluDerivative, () => 1);
-  assert(error < 3e-7, `${error}`);
+  assert(error < 4e-7, `${error}`);
 });

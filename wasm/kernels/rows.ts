@@ -2,67 +2,66 @@
 // arithmetic in turbo mode (it decides function by function).
 import { exp4, gelu4, geluDerivative4, laneSum, loadPart, storePart } from "./math";
 
-/** y = GELU(x) over n elements; y may be x. `k`: constants. */
+/** y = GELU(x) over n elements; y may be x. `k`: constants, which a longer pass reads less often. */
 export function geluRow(x: usize, y: usize, n: u32, k: usize): void {
-  for (; n >= 8; n -= 8, x += 32, y += 32) {
+  for (; n >= 16; n -= 16, x += 64, y += 64) {
     const v0 = gelu4(v128.load(x), k), v1 = gelu4(v128.load(x, 16), k);
+    const v2 = gelu4(v128.load(x, 32), k), v3 = gelu4(v128.load(x, 48), k);
     v128.store(y, v0);
     v128.store(y, v1, 16);
+    v128.store(y, v2, 32);
+    v128.store(y, v3, 48);
   }
   if (n) geluEnd(x, y, n, k);
 }
 
 function geluEnd(x: usize, y: usize, n: u32, k: usize): void {
-  if (n >= 4) {
-    v128.store(y, gelu4(v128.load(x), k));
-    n -= 4;
-    x += 16;
-    y += 16;
-  }
+  for (; n >= 4; n -= 4, x += 16, y += 16) v128.store(y, gelu4(v128.load(x), k));
   if (n) storePart(y, gelu4(loadPart(x, n, 0), k), n);
 }
 
 /** y = d·GELU′(x); y may be d. */
 export function geluBackwardRow(d: usize, x: usize, y: usize, n: u32, k: usize): void {
-  for (; n >= 8; n -= 8, d += 32, x += 32, y += 32) {
+  for (; n >= 16; n -= 16, d += 64, x += 64, y += 64) {
     const v0 = f32x4.mul(v128.load(d), geluDerivative4(v128.load(x), k));
     const v1 = f32x4.mul(v128.load(d, 16), geluDerivative4(v128.load(x, 16), k));
+    const v2 = f32x4.mul(v128.load(d, 32), geluDerivative4(v128.load(x, 32), k));
+    const v3 = f32x4.mul(v128.load(d, 48), geluDerivative4(v128.load(x, 48), k));
     v128.store(y, v0);
     v128.store(y, v1, 16);
+    v128.store(y, v2, 32);
+    v128.store(y, v3, 48);
   }
   if (n) geluBackwardEnd(d, x, y, n, k);
 }
 
 function geluBackwardEnd(d: usize, x: usize, y: usize, n: u32, k: usize): void {
-  if (n >= 4) {
+  for (; n >= 4; n -= 4, d += 16, x += 16, y += 16) {
     v128.store(y, f32x4.mul(v128.load(d), geluDerivative4(v128.load(x), k)));
-    n -= 4;
-    d += 16;
-    x += 16;
-    y += 16;
   }
   if (n) storePart(y, f32x4.mul(loadPart(d, n, 0), geluDerivative4(loadPart(x, n, 0), k)), n);
 }
 
 /** y = e^(scale·x − shift); y may be x. */
 export function expRow(x: usize, y: usize, n: u32, scale: usize, shift: usize, k: usize): void {
-  for (; n >= 8; n -= 8, x += 32, y += 32) {
+  for (; n >= 16; n -= 16, x += 64, y += 64) {
     const factor = v128.load32_splat(scale), offset = v128.load32_splat(shift);
     const v0 = exp4(f32x4.sub(f32x4.mul(v128.load(x), factor), offset), k);
     const v1 = exp4(f32x4.sub(f32x4.mul(v128.load(x, 16), factor), offset), k);
+    const v2 = exp4(f32x4.sub(f32x4.mul(v128.load(x, 32), factor), offset), k);
+    const v3 = exp4(f32x4.sub(f32x4.mul(v128.load(x, 48), factor), offset), k);
     v128.store(y, v0);
     v128.store(y, v1, 16);
+    v128.store(y, v2, 32);
+    v128.store(y, v3, 48);
   }
   if (n) expEnd(x, y, n, load<f32>(scale), load<f32>(shift), k);
 }
 
 function expEnd(x: usize, y: usize, n: u32, scale: f32, shift: f32, k: usize): void {
   const factor = f32x4.splat(scale), offset = f32x4.splat(shift);
-  if (n >= 4) {
+  for (; n >= 4; n -= 4, x += 16, y += 16) {
     v128.store(y, exp4(f32x4.sub(f32x4.mul(v128.load(x), factor), offset), k));
-    n -= 4;
-    x += 16;
-    y += 16;
   }
   if (n) storePart(y, exp4(f32x4.sub(f32x4.mul(loadPart(x, n, 0), factor), offset), k), n);
 }
