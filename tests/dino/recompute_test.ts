@@ -13,6 +13,7 @@ import { scheduledValues } from "../../dino/schedule.ts";
 import { metricsOfRow } from "../../dino/state.ts";
 import { assert, assertEquals, assertThrows } from "../assert.ts";
 import { onEachBackend } from "../backends.ts";
+import { onHalfGpu } from "../gpu/open.ts";
 import { toyConfig, toyPixels } from "./toy_run.ts";
 
 /** Wide enough that activations of blocks are most of the memory, odd enough that tails are met. */
@@ -37,13 +38,15 @@ interface Updated {
 
 /** Makes two updates, and tells what they left behind. */
 async function update(backend: Backend, changes: Partial<Config>, recompute?: Recomputation): Promise<Updated> {
-  const data = toyPixels(6, 20);
+  const data = toyPixels(12, 20);
   const plan = planRun(toyConfig({ ...SIZES, ...changes }), data);
   const { state, feed, programs } = setUpStep({ ...plan, recompute });
   const executables = await Promise.all(programs.parts.map((program) => backend.compile(program)));
   await initializeState(backend, state, plan.config);
   const optimizer = new OptimizerSteps(plan.config);
-  for (const [step, indices] of [[0, 1, 2], [3, 4, 5]].entries()) {
+  const { batchSize } = plan.config;
+  for (let step = 0; step < 2; step++) {
+    const indices = Array.from({ length: batchSize }, (_, i) => step * batchSize + i);
     const batch = await data.readBatch(indices);
     const values = scheduledValues(plan.config, plan.stepsPerEpoch, step + 1);
     feed.plan(batch, indices, 0);
@@ -99,6 +102,14 @@ onEachBackend(
   },
   { backends: ["wasm", "webgpu"] },
 );
+
+onHalfGpu("recomputation: the same to the bit where activations are stored as f16", async (backend) => {
+  // 24 crops of 17 tokens: enough rows for copies of the weights in halves.
+  const wide: Partial<Config> = { precision: "f16", batchSize: 6 };
+  const kept = await update(backend, wide, {});
+  const [, ...choices] = recomputations({ precision: "f16" });
+  for (const choice of [choices[0], choices.at(-1)!]) assertEquals(await update(backend, wide, choice), kept);
+});
 
 onEachBackend("recomputation: two updates of networks with batch norms are the same to the bit", async (backend) => {
   const others: Partial<Config>[] = [
