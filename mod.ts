@@ -85,6 +85,8 @@ export * from "./wasm/mod.ts";
 export type { TileShape } from "./wasm/micro_kernels.ts";
 export {
   type AdapterSummary,
+  type AttentionShape,
+  type AttentionTuning,
   describeAdapters,
   type DeviceOptions,
   type LoweringLimits,

@@ -160,7 +160,7 @@ function computeCommand(mode: Mode, foreign: boolean): Deno.Command {
   const module = import.meta.resolve("./compute.ts");
   const local = module.startsWith("file:");
   const args = ["run", "--quiet", "--no-prompt", "--allow-read", "--allow-write", "--allow-env", "--allow-sys"];
-  if (foreign) args.push("--allow-ffi");
+  if (foreign) args.push("--allow-ffi", "--no-lock"); // what is fetched for it is no part of this project's lock
   if (!local) args.push("--no-config", "--allow-import"); // a deno.json of the working folder is somebody else's
   return new Deno.Command(Deno.execPath(), { args: [...args, module], ...streams });
 }

@@ -125,6 +125,7 @@ for (const [i, row] of ours[0].entries()) {
   console.log(`PyTorch's step: ${bytes.toFixed(0)} MB at its peak`);
   if (row.memory_mb! > bytes) missed.push(`step: ${shown(row.memory_mb, 0)} MB against PyTorch's ${bytes.toFixed(0)}`);
 }
-console.log(
-  missed.length === 0 ? "everything is reached" : `not reached:\n${missed.map((line) => `- ${line}`).join("\n")}`,
-);
+const judged = !values.quick && !ours[0].some(({ name, shape }) => name === "device" && shape.includes("(software)"));
+if (!judged) console.log("tiny sizes or a software adapter: nothing here says whether the aims are reached");
+else if (missed.length === 0) console.log("everything is reached");
+else console.log(`not reached:\n${missed.map((line) => `- ${line}`).join("\n")}`);
