@@ -150,9 +150,9 @@ async function scoreHistograms(out: string): Promise<Record<string, number>> {
   return scores;
 }
 
-async function scoreNetwork(weights: string, out: string): Promise<Record<string, number>> {
+async function scoreNetwork(weights: string, out: string, whitened = false): Promise<Record<string, number>> {
   const copies = ["--data", join(out, "copies"), "--distractors", join(out, "distractors"), "--imsize", "160"];
-  const whitening = ["--whitening", join(out, "whitening"), "--center-whitening"];
+  const whitening = whitened ? ["--whitening", join(out, "whitening"), "--center-whitening"] : [];
   const found: Printed = await dino("copy_detection", weights, ...copies, ...whitening);
   const scores = Object.fromEntries(found.blocks.map((b: { name: string; mAP: number }) => [b.name, b.mAP]));
   const data = ["--data", join(out, "database"), "--ground-truth", join(out, "truth.json")];
@@ -171,11 +171,13 @@ if (import.meta.main) {
     }
   }
   const files = [...largest].sort(([a], [b]) => a < b ? -1 : 1).map(([, file]) => file);
-  await write(files, await photographs(others, 200), out);
+  await write(files, await photographs(others, 300), out);
   const untrained = await writeUntrained(run, join(out, "untrained.safetensors"));
   const table = {
     trained: await scoreNetwork(run, out),
     untrained: await scoreNetwork(untrained, out),
+    "trained, whitened": await scoreNetwork(run, out, true),
+    "untrained, whitened": await scoreNetwork(untrained, out, true),
     histogram: await scoreHistograms(out),
   };
   console.log(`${files.length} wallpapers`);
@@ -183,9 +185,7 @@ if (import.meta.main) {
   await Deno.writeTextFile(join(out, "scores.json"), JSON.stringify(table, null, 2));
   if (pictures !== undefined) {
     const index = join(out, "database.index"), sheet = join(out, "sheet.png");
-    const queries = [0, 5, 10, 15, 20, 25].map((i) =>
-      join(out, "database", `2${String(i).padStart(3, "0")}_query.jpg`)
-    );
+    const queries = [0, 5, 15, 24, 25].map((i) => join(out, "database", `2${String(i).padStart(3, "0")}_query.jpg`));
     await dino("search", index, ...queries, "--data", join(out, "database"), "--weights", run, "--sheet", sheet);
     await Deno.mkdir(pictures, { recursive: true });
     await writeWebp(join(pictures, "search.webp"), await readPicture(sheet));
