@@ -11,10 +11,15 @@ import {
 
 /** What the choice depends on. */
 export interface AttentionShape {
+  /** The gradients instead of the values. */
   readonly backward: boolean;
+  /** Sequences that attend each to itself. */
   readonly images: number;
+  /** Heads of each. */
   readonly heads: number;
+  /** Tokens of a sequence. */
   readonly tokens: number;
+  /** Its first tokens that ask. */
   readonly queries: number;
   /** Columns of a head. */
   readonly width: number;
