@@ -46,7 +46,8 @@ onHalfGpu("training in f16 stays near f32", async () => {
   assertEquals(half.length, wide.length);
   assert(half.some((loss, i) => loss !== wide[i]), "f16 changed nothing");
   for (const [i, loss] of half.entries()) {
-    assertAlmostEquals(loss, wide[i], 2e-2, `loss of update ${i}`);
+    // Measured: 1.5e-3 at most of losses around 4 in 20 updates. A wrong operation parts them by 1e-1.
+    assertAlmostEquals(loss, wide[i], 1e-2, `loss of update ${i}`);
   }
   assert(half.at(-1)! < half[0], "it learns");
 });
