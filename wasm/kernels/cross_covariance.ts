@@ -6,75 +6,117 @@ import { word } from "./step";
 /** Norms of channels are at least this. */
 const LEAST_NORM: f32 = 1e-12;
 
-/** Bytes of a row of a [d, d] matrix: whole vectors. */
+/** Floats of a padded row: whole blocks of 16, the columns that products compute at once. The padding is 0. */
 // @ts-ignore: decorator
 @inline
-function rowBytes(d: u32): usize {
-  return <usize>((d + 3) & ~3) << 2;
+function padded(d: u32): u32 {
+  return (d + 15) & ~15;
 }
 
-/** sums[i, j] = Σ_n a[n, i]·b[n, j] over N rows of the given strides. */
-function products(sums: usize, a: usize, aStride: usize, b: usize, bStride: usize, N: u32, d: u32): void {
-  const row = rowBytes(d);
-  memory.fill(sums, 0, d * row);
-  let n: u32 = 0;
-  for (; n + 2 <= N; n += 2, a += 2 * aStride, b += 2 * bStride) { // two tokens for each load of a sum
-    for (let i: u32 = 0; i < d; i++) {
-      const a0 = v128.load32_splat(a + (<usize>i << 2)), a1 = v128.load32_splat(a + aStride + (<usize>i << 2));
-      const s = sums + i * row;
-      for (let j: u32 = 0; j < d; j += 4) {
-        const at = <usize>j << 2, left = d - j;
-        const v = f32x4.relaxed_madd(a0, loadUpTo(b + at, left), v128.load(s + at));
-        v128.store(s + at, f32x4.relaxed_madd(a1, loadUpTo(b + bStride + at, left), v));
+/** Rows of d floats, `stride` bytes apart, as padded rows one behind the other. */
+function pack(to: usize, x: usize, stride: usize, N: u32, d: u32): void {
+  const P = padded(d);
+  for (let n: u32 = 0; n < N; n++, x += stride) {
+    for (let c: u32 = 0; c < P; c += 4, to += 16) {
+      v128.store(to, c < d ? loadUpTo(x + (<usize>c << 2), d - c) : f32x4.splat(0));
+    }
+  }
+}
+
+/** sums[i, j] = Σ_n a[n, i]·b[n, j], all in padded rows: two rows by 16 columns of sums at a time stay in registers. */
+function products(sums: usize, a: usize, b: usize, N: u32, d: u32): void {
+  const P = padded(d), row: usize = P << 2;
+  for (let i: u32 = 0; i < d; i += 2) {
+    for (let j: u32 = 0; j < P; j += 16) {
+      let s0 = f32x4.splat(0), s1 = s0, s2 = s0, s3 = s0, t0 = s0, t1 = s0, t2 = s0, t3 = s0;
+      let x = a + (<usize>i << 2), y = b + (<usize>j << 2);
+      for (let n: u32 = 0; n < N; n++, x += row, y += row) {
+        const x0 = v128.load32_splat(x), x1 = v128.load32_splat(x, 4);
+        const y0 = v128.load(y), y1 = v128.load(y, 16), y2 = v128.load(y, 32), y3 = v128.load(y, 48);
+        s0 = f32x4.relaxed_madd(x0, y0, s0);
+        s1 = f32x4.relaxed_madd(x0, y1, s1);
+        s2 = f32x4.relaxed_madd(x0, y2, s2);
+        s3 = f32x4.relaxed_madd(x0, y3, s3);
+        t0 = f32x4.relaxed_madd(x1, y0, t0);
+        t1 = f32x4.relaxed_madd(x1, y1, t1);
+        t2 = f32x4.relaxed_madd(x1, y2, t2);
+        t3 = f32x4.relaxed_madd(x1, y3, t3);
       }
-    }
-  }
-  if (n == N) return;
-  for (let i: u32 = 0; i < d; i++) {
-    const a0 = v128.load32_splat(a + (<usize>i << 2)), s = sums + i * row;
-    for (let j: u32 = 0; j < d; j += 4) {
-      const at = <usize>j << 2;
-      v128.store(s + at, f32x4.relaxed_madd(a0, loadUpTo(b + at, d - j), v128.load(s + at)));
+      const to = sums + i * row + (<usize>j << 2);
+      v128.store(to, s0);
+      v128.store(to, s1, 16);
+      v128.store(to, s2, 32);
+      v128.store(to, s3, 48);
+      v128.store(to + row, t0); // with d odd the last row of the padding, which is 0
+      v128.store(to + row, t1, 16);
+      v128.store(to + row, t2, 32);
+      v128.store(to + row, t3, 48);
     }
   }
 }
 
-/** y[n, j] = Σ_i x[n, i]·m[i, j] − minus[j]·z[n, j]; without the last term where minus is 0. */
-function apply(
-  y: usize, yStride: usize, x: usize, xStride: usize, m: usize, N: u32, d: u32, minus: usize, z: usize, zStride: usize,
-): void {
-  const row = rowBytes(d);
-  for (let n: u32 = 0; n < N; n++, y += yStride, x += xStride, z += zStride) {
-    for (let j: u32 = 0; j < d; j += 4) {
-      const at = <usize>j << 2, left = d - j;
-      let s = f32x4.splat(0);
-      if (minus) s = f32x4.neg(f32x4.mul(v128.load(minus + at), loadUpTo(z + at, left)));
-      for (let i: u32 = 0; i < d; i++) {
-        s = f32x4.relaxed_madd(v128.load32_splat(x + (<usize>i << 2)), v128.load(m + i * row + at), s);
+/** Stores 16 columns from j on of a row of d floats, less minus[j]·z[j] where minus is not 0. */
+// @ts-ignore: decorator
+@inline
+function storeBlock(y: usize, v0: v128, v1: v128, v2: v128, v3: v128, j: u32, d: u32, minus: usize, z: usize): void {
+  const at = <usize>j << 2, left = d - j;
+  if (minus) {
+    v0 = f32x4.relaxed_nmadd(v128.load(minus + at), v128.load(z + at), v0);
+    v1 = f32x4.relaxed_nmadd(v128.load(minus + at, 16), v128.load(z + at, 16), v1);
+    v2 = f32x4.relaxed_nmadd(v128.load(minus + at, 32), v128.load(z + at, 32), v2);
+    v3 = f32x4.relaxed_nmadd(v128.load(minus + at, 48), v128.load(z + at, 48), v3);
+  }
+  storeUpTo(y + at, v0, left);
+  if (left > 4) storeUpTo(y + at + 16, v1, left - 4);
+  if (left > 8) storeUpTo(y + at + 32, v2, left - 8);
+  if (left > 12) storeUpTo(y + at + 48, v3, left - 12);
+}
+
+/** y[n, j] = Σ_i x[n, i]·m[i, j] − minus[j]·z[n, j], without the last term where minus is 0; y in rows `stride` bytes apart. */
+function apply(y: usize, stride: usize, x: usize, m: usize, N: u32, d: u32, minus: usize, z: usize): void {
+  const P = padded(d), row: usize = P << 2;
+  for (let n: u32 = 0; n < N; n += 2, x += 2 * row, z += 2 * row, y += 2 * stride) {
+    const next: usize = n + 1 < N ? row : 0; // the last of an odd number is computed twice
+    for (let j: u32 = 0; j < P; j += 16) {
+      let s0 = f32x4.splat(0), s1 = s0, s2 = s0, s3 = s0, t0 = s0, t1 = s0, t2 = s0, t3 = s0;
+      let from = x, w = m + (<usize>j << 2);
+      for (let i: u32 = 0; i < d; i++, from += 4, w += row) {
+        const x0 = v128.load32_splat(from), x1 = v128.load32_splat(from + next);
+        const w0 = v128.load(w), w1 = v128.load(w, 16), w2 = v128.load(w, 32), w3 = v128.load(w, 48);
+        s0 = f32x4.relaxed_madd(x0, w0, s0);
+        s1 = f32x4.relaxed_madd(x0, w1, s1);
+        s2 = f32x4.relaxed_madd(x0, w2, s2);
+        s3 = f32x4.relaxed_madd(x0, w3, s3);
+        t0 = f32x4.relaxed_madd(x1, w0, t0);
+        t1 = f32x4.relaxed_madd(x1, w1, t1);
+        t2 = f32x4.relaxed_madd(x1, w2, t2);
+        t3 = f32x4.relaxed_madd(x1, w3, t3);
       }
-      storeUpTo(y + at, s, left);
+      storeBlock(y, s0, s1, s2, s3, j, d, minus, z);
+      if (next) storeBlock(y + stride, t0, t1, t2, t3, j, d, minus, z + row);
     }
   }
 }
 
-/** norms[i] = max(√Σ_n x[n, i]², 10⁻¹²) */
-function channelNorms(norms: usize, x: usize, stride: usize, N: u32, d: u32): void {
+/** norms[i] = max(√Σ_n x[n, i]², 10⁻¹²), dense; x in padded rows. */
+function channelNorms(norms: usize, x: usize, N: u32, d: u32): void {
+  const row: usize = padded(d) << 2;
   for (let i: u32 = 0; i < d; i += 4) {
-    const at = <usize>i << 2, left = d - i;
-    let s = f32x4.splat(0), from = x + at;
-    for (let n: u32 = 0; n < N; n++, from += stride) {
-      const v = loadUpTo(from, left);
+    let s = f32x4.splat(0), at = x + (<usize>i << 2);
+    for (let n: u32 = 0; n < N; n++, at += row) {
+      const v = v128.load(at);
       s = f32x4.relaxed_madd(v, v, s);
     }
-    storeUpTo(norms + at, f32x4.max(f32x4.sqrt(s), f32x4.splat(LEAST_NORM)), left);
+    storeUpTo(norms + (<usize>i << 2), f32x4.max(f32x4.sqrt(s), f32x4.splat(LEAST_NORM)), d - i);
   }
 }
 
 /** probs[i, :] = softmax(temperature·cosines[i, :]) in padded rows, whose padding becomes 0; cosines are dense. */
 function softmax(probs: usize, cosines: usize, temperature: f32, d: u32): void {
-  const row = rowBytes(d), t = f32x4.splat(temperature);
+  const row: usize = padded(d) << 2, t = f32x4.splat(temperature);
   for (let i: u32 = 0; i < d; i++) {
     const from = cosines + <usize>i * (d << 2), to = probs + i * row;
+    memory.fill(to, 0, row);
     let largest: f32 = -Infinity;
     for (let j: u32 = 0; j < d; j++) largest = max(largest, temperature * load<f32>(from + (<usize>j << 2)));
     const shift = f32x4.splat(largest);
@@ -101,7 +143,7 @@ function lanes(count: u32): v128 {
 
 /** to[j, i] = from[i, j], both in padded rows; padding becomes 0. */
 function transpose(to: usize, from: usize, d: u32): void {
-  const row = rowBytes(d);
+  const row: usize = padded(d) << 2;
   memory.fill(to, 0, d * row);
   for (let i: u32 = 0; i < d; i++) {
     for (let j: u32 = 0; j < d; j++) {
@@ -111,48 +153,51 @@ function transpose(to: usize, from: usize, d: u32): void {
 }
 
 /**
- * Arguments: qkv, temperature, y, cosines, norms, tokens, heads, d. Scratch: two padded [d, d] matrices.
+ * Arguments: qkv, temperature, y, cosines, norms, tokens, heads, d. Scratch: two padded matrices of P rows, two of N.
  */
 export function crossCovariance(step: usize, chunk: u32): void {
-  const N = word(step, 5), H = word(step, 6), d = word(step, 7), row = rowBytes(d);
+  const N = word(step, 5), H = word(step, 6), d = word(step, 7), P = padded(d), row: usize = P << 2;
   const image = chunk / H, head = chunk - image * H, D = H * d, stride: usize = 3 * D << 2;
-  const q = word(step, 0) + <usize>image * N * stride + (<usize>(head * d) << 2), k = q + (D << 2), v = k + (D << 2);
+  const q = word(step, 0) + <usize>image * N * stride + (<usize>(head * d) << 2);
   const norms = word(step, 4) + <usize>chunk * (2 * d << 2), cosines = word(step, 3) + <usize>chunk * (d * d << 2);
-  const first = scratch, second = scratch + d * row;
-  channelNorms(norms, q, stride, N, d);
-  channelNorms(norms + (d << 2), k, stride, N, d);
-  products(first, q, stride, k, stride, N, d);
+  const first = scratch, second = first + P * row, left = second + P * row, right = left + N * row;
+  pack(left, q, stride, N, d);
+  pack(right, q + (D << 2), stride, N, d);
+  channelNorms(norms, left, N, d);
+  channelNorms(norms + (d << 2), right, N, d);
+  products(first, left, right, N, d);
   for (let i: u32 = 0; i < d; i++) {
     const ofQ = f32x4.splat(load<f32>(norms + (<usize>i << 2)));
     for (let j: u32 = 0; j < d; j += 4) {
-      const at = <usize>j << 2, left = d - j;
-      const both = f32x4.mul(ofQ, loadUpTo(norms + (d << 2) + at, left, 1));
-      storeUpTo(cosines + <usize>i * (d << 2) + at, f32x4.div(v128.load(first + i * row + at), both), left);
+      const at = <usize>j << 2, rest = d - j;
+      const both = f32x4.mul(ofQ, loadUpTo(norms + (d << 2) + at, rest, 1));
+      storeUpTo(cosines + <usize>i * (d << 2) + at, f32x4.div(v128.load(first + i * row + at), both), rest);
     }
   }
   softmax(first, cosines, load<f32>(word(step, 1) + (<usize>head << 2)), d);
   transpose(second, first, d);
-  const y = word(step, 2) + (<usize>(image * N * D + head * d) << 2);
-  apply(y, D << 2, v, stride, second, N, d, 0, 0, 0);
+  pack(left, q + (D << 3), stride, N, d); // v
+  apply(word(step, 2) + (<usize>(image * N * D + head * d) << 2), D << 2, left, second, N, d, 0, 0);
 }
 
 /**
  * Arguments: dy, qkv, temperature, cosines, norms, dqkv, gradients of the temperature for each chunk (or 0), tokens, heads, d.
- * Scratch: three padded [d, d] matrices and two padded rows.
+ * Scratch: three padded matrices of P rows, two padded rows, two padded matrices of N rows.
  */
 export function crossCovarianceBackward(step: usize, chunk: u32): void {
-  const N = word(step, 7), H = word(step, 8), d = word(step, 9), row = rowBytes(d);
-  const image = chunk / H, head = chunk - image * H, D = H * d, stride: usize = 3 * D << 2;
+  const N = word(step, 7), H = word(step, 8), d = word(step, 9), P = padded(d), row: usize = P << 2;
+  const image = chunk / H, head = chunk - image * H, D = H * d, stride: usize = 3 * D << 2, part: usize = D << 2;
   const begin = <usize>image * N * stride + (<usize>(head * d) << 2);
-  const q = word(step, 1) + begin, k = q + (D << 2), v = k + (D << 2);
-  const dq = word(step, 5) + begin, dk = dq + (D << 2), dv = dk + (D << 2);
-  const dy = word(step, 0) + (<usize>(image * N * D + head * d) << 2);
+  const q = word(step, 1) + begin, dq = word(step, 5) + begin;
   const norms = word(step, 4) + <usize>chunk * (2 * d << 2), cosines = word(step, 3) + <usize>chunk * (d * d << 2);
-  const probs = scratch, a = probs + d * row, turned = a + d * row, ofQ = turned + d * row, ofK = ofQ + row;
+  const probs = scratch, a = probs + P * row, turned = a + P * row, ofQ = turned + P * row, ofK = ofQ + row;
+  const left = ofK + row, right = left + N * row;
   const temperature = load<f32>(word(step, 2) + (<usize>head << 2));
   softmax(probs, cosines, temperature, d);
-  apply(dv, stride, dy, D << 2, probs, N, d, 0, 0, 0);
-  products(a, dy, D << 2, v, stride, N, d); // dP
+  pack(left, word(step, 0) + (<usize>(image * N * D + head * d) << 2), part, N, d); // dy
+  pack(right, q + 2 * part, stride, N, d); // v
+  apply(dq + 2 * part, stride, left, probs, N, d, 0, 0); // dv
+  products(a, left, right, N, d); // dP
   memory.fill(ofQ, 0, 2 * row);
   let dtemperature: f32 = 0;
   for (let i: u32 = 0; i < d; i++) {
@@ -162,12 +207,12 @@ export function crossCovarianceBackward(step: usize, chunk: u32): void {
     const mean = f32x4.splat(laneSum(sum)), normQ = load<f32>(norms + (<usize>i << 2)), t = f32x4.splat(temperature);
     let ofThis = f32x4.splat(0), warmth = f32x4.splat(0);
     for (let j: u32 = 0; j < d; j += 4) {
-      const at = <usize>j << 2, left = d - j, cosine = loadUpTo(c + at, left);
+      const at = <usize>j << 2, rest = d - j, cosine = loadUpTo(c + at, rest);
       const ds = f32x4.mul(v128.load(p + at), f32x4.sub(v128.load(da + at), mean)); // 0 in the padding, as p is
       const dc = f32x4.mul(t, ds), product = f32x4.mul(dc, cosine);
       warmth = f32x4.relaxed_madd(ds, cosine, warmth);
       ofThis = f32x4.add(ofThis, product);
-      const normK = loadUpTo(norms + (d << 2) + at, left, 1);
+      const normK = loadUpTo(norms + (d << 2) + at, rest, 1);
       v128.store(da + at, f32x4.div(dc, f32x4.mul(f32x4.splat(normQ), normK)));
       v128.store(ofK + at, f32x4.add(v128.load(ofK + at), f32x4.div(product, f32x4.mul(normK, normK))));
     }
@@ -176,6 +221,8 @@ export function crossCovarianceBackward(step: usize, chunk: u32): void {
   }
   if (word(step, 6)) store<f32>(word(step, 6) + (<usize>chunk << 2), dtemperature);
   transpose(turned, a, d);
-  apply(dq, stride, k, stride, turned, N, d, ofQ, q, stride);
-  apply(dk, stride, q, stride, a, N, d, ofK, k, stride);
+  pack(left, q, stride, N, d);
+  pack(right, q + part, stride, N, d);
+  apply(dq, stride, right, turned, N, d, ofQ, left);
+  apply(dq + part, stride, left, a, N, d, ofK, right);
 }

@@ -8,8 +8,8 @@ import { cut, cutFixed, flag, type Lowerings } from "../lowering.ts";
 /** Row ranges whose gradients of gamma are summed apart: never changes with the number of threads. */
 const PARTIALS = 32;
 
-/** Bytes of a row of a [d, d] matrix in the kernel's scratch. */
-const padded = (d: number) => Math.ceil(d / 4) * 16;
+/** Bytes of a row of d floats in the kernel's scratch: whole blocks of 16. */
+const padded = (d: number) => Math.ceil(d / 16) * 64;
 
 export const xcitLowerings: Lowerings = {
   depthwiseConv(op, to) {
@@ -98,7 +98,7 @@ export const xcitLowerings: Lowerings = {
 
   crossCovariance(op, to) {
     const { images, tokens, heads } = op.attrs, d = covarianceHeadWidth(op.in.qkv, op.attrs);
-    to.scratch(2 * d * padded(d));
+    to.scratch((2 * padded(d) / 4 + 2 * tokens) * padded(d));
     to.step(Code.crossCovariance, images * heads, [
       to.at(op.in.qkv),
       to.at(op.in.temperature),
@@ -115,7 +115,7 @@ export const xcitLowerings: Lowerings = {
     const { images, tokens, heads, accumulateTemperature } = op.attrs, d = covarianceHeadWidth(op.in.qkv, op.attrs);
     const { dy, qkv, temperature, cosines, norms } = op.in, { dqkv, dtemperature } = op.out;
     const partials = dtemperature ? to.workspace(images * heads * 4) : 0;
-    to.scratch((3 * d + 2) * padded(d));
+    to.scratch((3 * padded(d) / 4 + 2 + 2 * tokens) * padded(d));
     to.step(Code.crossCovarianceBackward, images * heads, [
       to.at(dy),
       to.at(qkv),
