@@ -75,7 +75,7 @@ class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly description: string;
   /** Every sum has one order whatever the mode, the tile and the threads; another build may differ. */
-  readonly fingerprint = "wasm simd 1";
+  readonly fingerprint = "wasm simd 2";
   /** Billions of operations a second of all threads on operands in registers and L1: what kernels can be compared with. */
   readonly peakGflops: number;
   readonly #memory: WebAssembly.Memory;
