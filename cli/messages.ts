@@ -112,7 +112,7 @@ export interface BenchRow {
   /** On the device, everything that was alive. */
   readonly memory_mb?: number;
   readonly note?: string;
-  /** Most memory the computing process ever held, in 10⁶ bytes, where the system tells (Linux). */
+  /** Most memory the computing process ever held, in 10⁶ bytes. */
   readonly peak_rss_mb?: number;
 }
 
