@@ -10,7 +10,7 @@ const READY = `console.log(JSON.stringify({ type: "ready", mode: "turbo" }));`;
 /** Launches programs in place of the compute process: the first in turbo mode, the second with bounds checks. */
 async function launched(turbo: string, checked = turbo, wanted = false) {
   const events: ComputeEvent[] = [], notices: string[] = [], errors: string[] = [], modes: Mode[] = [];
-  const code = await launch({ command: "none" } as unknown as Job, {
+  const code = await launch({ command: "none", device: {} } as unknown as Job, {
     checked: wanted,
     onEvent: (event) => events.push(event),
     onNotice: (message) => notices.push(message),
