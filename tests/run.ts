@@ -22,12 +22,16 @@ for await (const part of child.stdout) {
   Deno.stdout.writeSync(part);
   last = (last + decoder.decode(part, { stream: true })).slice(-4000);
 }
-const { code } = await child.status;
+const { code, signal } = await child.status;
 const summary = /(\d+) passed[^|]*\| (\d+) failed(?:.*?\| (\d+) ignored)?/g;
 const found = [...last.replace(ANSI, "").matchAll(summary)].at(-1);
 if (found) console.log(`${found[1]} passed, ${found[2]} failed, ${found[3] ?? 0} skipped`);
 else console.log("the tests did not run to their end");
-Deno.exit(code);
+// Three times in some hundred runs on a loaded machine the C library aborted a process that was ending, every test passed and
+// counted: Mesa's software adapter is torn down while its threads live. That is told, and is no failed test.
+const abortedAtExit = signal === "SIGABRT" && found !== undefined && found[2] === "0";
+if (abortedAtExit) console.error("every test passed, but the process was aborted while it ended (see tests/run.ts)");
+Deno.exit(abortedAtExit ? 0 : code);
 
 /** Files of the library whose docstrings have examples: `deno test --doc` does not follow what they re-export. */
 async function withExamples(folders: readonly string[] = ["models", "gpu", "wasm", "dino"]): Promise<string[]> {
