@@ -9,7 +9,7 @@ import { exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
 import { launch } from "./launch.ts";
-import type { BenchJob, BenchRow, DeviceChoice } from "./messages.ts";
+import { type BenchJob, type BenchRow, type DeviceChoice, deviceOf } from "./messages.ts";
 import { givenArguments } from "./mode.ts";
 import { Progress } from "./progress.ts";
 
@@ -135,14 +135,7 @@ function jobOf(
   };
   return {
     command: "bench",
-    device: {
-      backend: flags.backend,
-      adapter: flags.adapter,
-      threads: flags.threads,
-      webgpu: flags.webgpu,
-      precision: flags.precision,
-      verbose: flags.verbose,
-    },
+    device: deviceOf(flags),
     names,
     sizes: Object.fromEntries(
       Object.entries(asked).filter(([key]) => key in given || "crops" in given && /Crop/.test(key)),

@@ -13,7 +13,7 @@ import { EXIT_INTERRUPTED, exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
 import { checkedBinary, launch } from "./launch.ts";
-import type { DeviceChoice, EvaluationJob } from "./messages.ts";
+import { type DeviceChoice, deviceOf, type EvaluationJob } from "./messages.ts";
 import { refuseMissingFolder } from "./output_folder.ts";
 import { Progress } from "./progress.ts";
 import { headsFields, weightsPath } from "./weights_path.ts";
@@ -147,12 +147,12 @@ async function run<F extends Readonly<Record<string, Field>>>(
     const requests = command.sources(flags, extra);
     const sources = await openSources(requests, join(cache, "images"), temporary, flags, progress);
     if (sources === undefined) return EXIT_INTERRUPTED;
-    const { backend, adapter, threads, webgpu, precision, verbose, network, numHeads = null } = flags;
+    const { network, numHeads = null } = flags;
     return await compute(
       {
         command: "evaluation",
         name: command.name,
-        device: { backend, adapter, threads, webgpu, precision, verbose },
+        device: deviceOf(flags),
         weights,
         network: network ?? "teacher",
         numHeads,

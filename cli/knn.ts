@@ -8,7 +8,7 @@ import { EXIT_INTERRUPTED, exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
 import { launch } from "./launch.ts";
-import type { DeviceChoice, KnnJob } from "./messages.ts";
+import { type DeviceChoice, deviceOf, type KnnJob } from "./messages.ts";
 import { givenArguments } from "./mode.ts";
 import { openData } from "./open_data.ts";
 import { Progress } from "./progress.ts";
@@ -113,14 +113,7 @@ async function evaluate(weights: string, flags: KnnFlags, cacheDir: string, prog
   val?.close();
   const job: KnnJob = {
     command: "knn",
-    device: {
-      backend: flags.backend,
-      adapter: flags.adapter,
-      threads: flags.threads,
-      webgpu: flags.webgpu,
-      precision: flags.precision,
-      verbose: flags.verbose,
-    },
+    device: deviceOf(flags),
     weights,
     network: flags.network,
     numHeads: flags.numHeads,

@@ -22,6 +22,11 @@ export interface DeviceChoice {
   readonly verbose?: boolean;
 }
 
+/** The device among a command's flags. */
+export function deviceOf({ backend, adapter, threads, precision, webgpu, verbose }: DeviceChoice): DeviceChoice {
+  return { backend, adapter, threads, precision, webgpu, verbose };
+}
+
 /** Training, with everything but a device. */
 export interface TrainJob {
   readonly command: "train";

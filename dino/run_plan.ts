@@ -131,6 +131,12 @@ const float32Arena: ArenaBytes = (program) => planMemory(program).arenaBytes;
 
 /** Bytes that programs take together: what they name, and activations they share; without the backend's own scratch space. */
 export function programBytes(programs: readonly Program[], arenaBytes: ArenaBytes = float32Arena): number {
+  const { activations, persistent } = bytesOf(programs, arenaBytes);
+  return [...persistent.values()].reduce((a, b) => a + b, activations);
+}
+
+/** Activations of programs, and everything else they name by its root. */
+function bytesOf(programs: readonly Program[], arenaBytes: ArenaBytes) {
   let activations = 0;
   const persistent = new Map<number, number>();
   for (const program of programs) {
@@ -138,7 +144,7 @@ export function programBytes(programs: readonly Program[], arenaBytes: ArenaByte
     activations = Math.max(activations, arenaBytes(program)); // programs run one at a time and share it
     for (const root of program.roots()) if (root.role !== "activation") persistent.set(root.id, byteLength(root));
   }
-  return [...persistent.values()].reduce((a, b) => a + b, activations);
+  return { activations, persistent };
 }
 
 /**
@@ -152,13 +158,7 @@ export function estimateMemory(
 ): MemoryEstimate {
   const { state, programs } = setUpStep(plan);
   const distinct = [...new Set([...programs.parts, ...programs.update ? [programs.update] : []])];
-  let activations = 0;
-  const persistent = new Map<number, number>();
-  for (const program of distinct) {
-    dropUnreadOutputs(program);
-    activations = Math.max(activations, arenaBytes(program)); // programs run one at a time and share it
-    for (const root of program.roots()) if (root.role !== "activation") persistent.set(root.id, byteLength(root));
-  }
+  const { activations, persistent } = bytesOf(distinct, arenaBytes);
   const take = (...ids: (number | undefined)[]) =>
     ids.reduce<number>((sum, id) => {
       const bytes = id === undefined ? 0 : persistent.get(id) ?? 0;

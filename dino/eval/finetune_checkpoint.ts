@@ -2,7 +2,7 @@
 
 import { arenaLength, type Segment } from "../../models/graph/arena.ts";
 import {
-  openFileSource,
+  openFileSourceIfAny,
   readFloats,
   readSafetensorsHeader,
   type TensorToWrite,
@@ -81,10 +81,7 @@ export async function readFinetuned(
   { segments, buffers }: FinetuneLayout,
   fingerprint: string,
 ): Promise<FinetuneCheckpoint | undefined> {
-  const source = await openFileSource(path).catch((error) => {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  });
+  const source = await openFileSourceIfAny(path);
   if (!source) return undefined;
   try {
     const { metadata, tensors } = await readSafetensorsHeader(source);

@@ -5,7 +5,7 @@ import type { Raster } from "../../models/image/raster.ts";
 import { emptyRaster } from "../../models/image/raster.ts";
 import { resize } from "../../models/image/resample.ts";
 import {
-  openFileSource,
+  openFileSourceIfAny,
   readFloats,
   readSafetensorsHeader,
   readTensorBytes,
@@ -67,12 +67,8 @@ export async function writeIndex(path: string, index: ImageIndex): Promise<void>
  * @throws {SyntaxError} if it is damaged, or something else
  */
 export async function readIndex(path: string): Promise<ImageIndex> {
-  const source = await openFileSource(path).catch((error) => {
-    if (error instanceof Deno.errors.NotFound) {
-      throw new RangeError(`${path}: there is no such index: build it with --data DIR --weights WEIGHTS`);
-    }
-    throw error;
-  });
+  const source = await openFileSourceIfAny(path);
+  if (!source) throw new RangeError(`${path}: there is no such index: build it with --data DIR --weights WEIGHTS`);
   try {
     const { metadata, tensors } = await readSafetensorsHeader(source);
     const features = tensors.get("features"), thumbnails = tensors.get("thumbnails");

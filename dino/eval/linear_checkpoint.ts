@@ -1,7 +1,7 @@
 // Linear classifiers on disk: weights that others can use, and what a stopped probe needs to go on.
 
 import {
-  openFileSource,
+  openFileSourceIfAny,
   readFloats,
   readSafetensorsHeader,
   type TensorToWrite,
@@ -63,10 +63,7 @@ export async function readProbe(
   options: LinearProbeOptions,
   fingerprint: string,
 ): Promise<ProbeState | undefined> {
-  const source = await openFileSource(path).catch((error) => {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  });
+  const source = await openFileSourceIfAny(path);
   if (!source) return undefined;
   try {
     const { metadata, tensors } = await readSafetensorsHeader(source);

@@ -1,9 +1,8 @@
 // Writes the WGSL of attention's backward pass without atomics: one kernel for dq, one for dk and dv, each recomputing the scores.
 import type { Kernel } from "../shader.ts";
-import { source } from "./sources.ts";
 import {
-  ATTENTION_PARTS,
   ATTENTION_THREADS,
+  attentionKernel,
   type AttentionVariant,
   columnGroups,
   loadFour,
@@ -29,15 +28,7 @@ export function attentionKeyGradientKernel(variant: AttentionVariant): Kernel {
 }
 
 function backwardKernel(what: string, { width, rq, rk }: AttentionVariant, text: string): Kernel {
-  return {
-    name: `attention ${what} ${width} ${rq}x${rk}`,
-    sources: [
-      source(width % 4 === 0 ? "vec4" : "scalar"),
-      source("grid"),
-      ...ATTENTION_PARTS.map(source),
-      { file: "gpu/kernels/attention_backward.ts", text },
-    ],
-  };
+  return attentionKernel(`attention ${what} ${width} ${rq}x${rk}`, width, "gpu/kernels/attention_backward.ts", text);
 }
 
 function declarations({ width, rq, rk }: AttentionVariant, probsRows: number, probsColumns: number): string {

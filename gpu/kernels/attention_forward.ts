@@ -1,9 +1,8 @@
 // Writes the WGSL of fused attention: one pass over the keys with a running maximum, so that no score leaves the workgroup.
 import type { Kernel } from "../shader.ts";
-import { source } from "./sources.ts";
 import {
-  ATTENTION_PARTS,
   ATTENTION_THREADS,
+  attentionKernel,
   type AttentionVariant,
   columnGroups,
   loadFour,
@@ -24,15 +23,9 @@ import {
  */
 export function attentionForwardKernel(variant: AttentionVariant, together = 1): Kernel {
   const { width, rq, rk } = variant;
-  return {
-    name: `attention ${width} ${rq}x${rk}${together > 1 ? ` ${together} together` : ""}`,
-    sources: [
-      source(width % 4 === 0 ? "vec4" : "scalar"),
-      source("grid"),
-      ...ATTENTION_PARTS.map(source),
-      { file: "gpu/kernels/attention_forward.ts", text: togetherSource(forwardSource(variant), variant, together) },
-    ],
-  };
+  const name = `attention ${width} ${rq}x${rk}${together > 1 ? ` ${together} together` : ""}`;
+  const text = togetherSource(forwardSource(variant), variant, together);
+  return attentionKernel(name, width, "gpu/kernels/attention_forward.ts", text);
 }
 
 /** The kernel with several times its threads and workgroup memory, each sixty-four with a part of their own. */

@@ -1,9 +1,8 @@
 // Writes the WGSL of attention's whole backward pass for short sequences: one tile holds every token, so scores are computed once.
 import type { Kernel } from "../shader.ts";
-import { source } from "./sources.ts";
 import {
-  ATTENTION_PARTS,
   ATTENTION_THREADS,
+  attentionKernel,
   columnGroups,
   loadFour,
   multiplyRows,
@@ -32,15 +31,8 @@ export function singleBytes(width: number, tokens: number): number {
 /** dq, dk and dv of all tokens; bindings dy, qkv, lse, delta, dqkv. One workgroup a (image, head). Wants at most {@link MOST_SINGLE} tokens. */
 export function attentionSingleGradientKernel(width: number, tokens: number): Kernel {
   const r = rowsFor(tokens);
-  return {
-    name: `attention dq dk dv ${width} ${r}`,
-    sources: [
-      source(width % 4 === 0 ? "vec4" : "scalar"),
-      source("grid"),
-      ...ATTENTION_PARTS.map(source),
-      { file: "gpu/kernels/attention_single.ts", text: singleSource(width, r) },
-    ],
-  };
+  const name = `attention dq dk dv ${width} ${r}`;
+  return attentionKernel(name, width, "gpu/kernels/attention_single.ts", singleSource(width, r));
 }
 
 /** Statement that puts `value` where {@link putProbability} would put it in the transposed matrix. */

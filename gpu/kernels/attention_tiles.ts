@@ -1,5 +1,6 @@
 // What the attention kernels share: the division of work, staging of tiles, and the choice of tile heights.
-import type { KernelFile } from "./sources.ts";
+import type { Kernel } from "../shader.ts";
+import { source } from "./sources.ts";
 
 /** Tile heights of an attention kernel: each of 8×8 threads has `rq` queries and `rk` keys, eight rows apart. */
 export interface AttentionTile {
@@ -16,8 +17,13 @@ export interface AttentionVariant extends AttentionTile {
 /** Threads of a workgroup, as 8 × 8: `tx` runs over keys or columns, `ty` over rows. */
 export const ATTENTION_THREADS = 64;
 
-/** Files every attention kernel includes. */
-export const ATTENTION_PARTS: readonly KernelFile[] = ["math"];
+/** An attention kernel: `text`, written by `file`, behind what each of them includes. */
+export function attentionKernel(name: string, width: number, file: string, text: string): Kernel {
+  return {
+    name,
+    sources: [source(width % 4 === 0 ? "vec4" : "scalar"), source("grid"), source("math"), { file, text }],
+  };
+}
 
 /** Groups of four columns that a thread of each row owns: columns 4·(tx + 8n) … + 3. */
 export function columnGroups(width: number): number {

@@ -72,6 +72,16 @@ export interface SafetensorsHeader {
 // The format's own limit. A header describes tensors in about 100 bytes each, so this is room for a million.
 const MAX_HEADER = 100_000_000;
 
+/** A file on disk as {@linkcode openFileSource} opens it; undefined if there is none. */
+export async function openFileSourceIfAny(path: string): Promise<ByteSource | undefined> {
+  try {
+    return await openFileSource(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
 /** A file on disk as a {@linkcode ByteSource}. Close it after use. */
 export async function openFileSource(path: string): Promise<ByteSource> {
   const file = await Deno.open(path);

@@ -4,35 +4,20 @@ import { convertWeights } from "../../models/weights/convert.ts";
 import { readBackbone } from "../../models/weights/backbone_weights.ts";
 import { openWeights } from "../../models/weights/open.ts";
 import { encodeSafetensors } from "../../models/weights/safetensors.ts";
-import { readFloat32 } from "../../models/weights/tensor_file.ts";
 import { writeNpy } from "../../models/weights/npy.ts";
 import { type ResnetConfig, resnetConfig } from "../../models/resnet.ts";
 import { VIT_KEY } from "../../models/weights/vit_weights.ts";
 import { openWasm } from "../../wasm/mod.ts";
+import { Comparison, findPython, runScript } from "./python.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { resnetFeatures, resnetTensors } from "../models/weights/toy_resnet.ts";
-import { largestDifference, toyImages } from "../models/weights/toy_vit.ts";
+import { toyImages } from "../models/weights/toy_vit.ts";
 
 /** float32 through some twenty layers, values of order 1. */
 const TOLERANCE = 1e-4;
 
-async function findPython(): Promise<{ python: string } | { reason: string }> {
-  const python = Deno.env.get("DENODINO_PYTHON") ?? "python3";
-  try {
-    const { success, stderr } = await new Deno.Command(python, {
-      args: ["-c", "import torch, timm, onnxruntime"],
-      stdout: "null",
-      stderr: "piped",
-    }).output();
-    if (success) return { python };
-    return { reason: `${python}: ${new TextDecoder().decode(stderr).trim().split("\n").at(-1)}` };
-  } catch {
-    return { reason: "no Python: set DENODINO_PYTHON to one with torch, timm and onnxruntime" };
-  }
-}
-
-const found = await findPython();
-const reason = "reason" in found ? found.reason : undefined;
+const found = await findPython("torch, timm, onnxruntime", "torch, timm and onnxruntime");
+const { reason } = found;
 if (reason) console.log(`interop of ResNets: skipped: ${reason}`);
 
 Deno.test({
@@ -56,29 +41,16 @@ Deno.test({
         const bytes = () => new Uint8Array(data.buffer as ArrayBuffer);
         await writeNpy(at(`${name}.npy`), { name, dtype: "F32", shape: [...shape], bytes });
       }
-      const script = new URL("resnet.py", import.meta.url).pathname;
-      const { success, stdout, stderr } = await new Deno.Command((found as { python: string }).python, {
-        args: [script, folder],
-        env: { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" },
-      }).output();
-      assert(success, new TextDecoder().decode(stderr));
-      const checked: string[] = [];
-      const same = async (name: string, ours: Float32Array) => {
-        const theirs = await openWeights(at(`${name}.npy`));
-        const [info] = theirs.tensors.values();
-        const difference = largestDifference(await readFloat32(theirs, info), ours);
-        theirs.close();
-        assert(difference <= TOLERANCE, `${name}: differs by ${difference}`);
-        checked.push(`${name} ${difference.toExponential(1)}`);
-      };
+      const printed = await runScript(found, "resnet.py", folder);
+      const comparison = new Comparison(folder, TOLERANCE);
       const ours = { config, weights: (await readBackbone(file)).weights };
       const onSquare = await resnetFeatures(backend, ours, square, [2, 40, 40]);
       const onOblong = await resnetFeatures(backend, ours, oblong, [1, 45, 26]);
-      await same("timm_square", onSquare);
-      await same("timm_oblong", onOblong);
-      await same("onnx_dynamic_square", onSquare);
-      await same("onnx_dynamic_oblong", onOblong);
-      await same("onnx_fixed_square", onSquare);
+      await comparison.same("timm_square", onSquare);
+      await comparison.same("timm_oblong", onOblong);
+      await comparison.same("onnx_dynamic_square", onSquare);
+      await comparison.same("onnx_dynamic_oblong", onOblong);
+      await comparison.same("onnx_fixed_square", onSquare);
 
       const theirs = await openWeights(at("theirs.pth"));
       const read = await readBackbone(theirs);
@@ -91,11 +63,11 @@ Deno.test({
         512,
       ]);
       assert(read.report.unexpected.includes("state_dict.module.fc.weight"), read.report.unexpected.join());
-      await same(
+      await comparison.same(
         "theirs_oblong",
         await resnetFeatures(backend, { config: loaded, weights: read.weights }, oblong, [1, 45, 26]),
       );
-      console.log(`interop of ResNets: ${new TextDecoder().decode(stdout).trim()}: ${checked.join(", ")}`);
+      console.log(`interop of ResNets: ${printed}: ${comparison.checked.join(", ")}`);
     } finally {
       await backend.close();
       await Deno.remove(folder, { recursive: true });

@@ -3,45 +3,18 @@
 import { convertWeights } from "../../models/weights/convert.ts";
 import { writeNpy } from "../../models/weights/npy.ts";
 import { openWeights } from "../../models/weights/open.ts";
-import { readFloat32, toFloat32 } from "../../models/weights/tensor_file.ts";
+import { readFloat32 } from "../../models/weights/tensor_file.ts";
 import { readVit, type VitReading } from "../../models/weights/vit_weights.ts";
+import { Comparison, findPython, runScript } from "./python.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
-import { forward, largestDifference, TOY, toyFile, toyImages } from "../models/weights/toy_vit.ts";
+import { forward, TOY, toyFile, toyImages } from "../models/weights/toy_vit.ts";
 
 /** Outputs after a final norm are of the order of 1; both sides compute in float32. */
 const TOLERANCE = 1e-4;
 
-/** A Python that has PyTorch: named by DENODINO_PYTHON, or the one on the path. */
-async function findPython(): Promise<{ python: string } | { reason: string }> {
-  const named = Deno.env.get("DENODINO_PYTHON");
-  for (const python of named ? [named] : ["python3", "python"]) {
-    try {
-      const { success, stderr } = await new Deno.Command(python, {
-        args: ["-c", "import torch, numpy"],
-        stdout: "null",
-        stderr: "piped",
-      }).output();
-      if (success) return { python };
-      const last = new TextDecoder().decode(stderr).trim().split("\n").at(-1);
-      return { reason: `${python}: ${last}` };
-    } catch { /* not there */ }
-  }
-  return { reason: "no Python: set DENODINO_PYTHON to one with torch, timm, transformers and onnxruntime" };
-}
-
-const found = await findPython();
-const reason = "reason" in found ? found.reason : undefined;
+const found = await findPython("torch, numpy", "torch, timm, transformers and onnxruntime");
+const { reason } = found;
 if (reason) console.log(`interop of weights: skipped: ${reason}`);
-
-async function readNpy(path: string): Promise<Float32Array> {
-  const file = await openWeights(path);
-  try {
-    const [info] = file.tensors.values();
-    return toFloat32(info.dtype, await file.read(info));
-  } finally {
-    file.close();
-  }
-}
 
 Deno.test({
   name: `interop: PyTorch, timm, transformers and onnxruntime, both ways${reason ? ` (skipped: ${reason})` : ""}`,
@@ -79,38 +52,28 @@ Deno.test({
       await writeNpy(at("square.npy"), pixels(square as Float32Array<ArrayBuffer>, [2, 3, 32, 32]));
       await writeNpy(at("oblong.npy"), pixels(oblong as Float32Array<ArrayBuffer>, [1, 3, 45, 26]));
 
-      const script = new URL("weights.py", import.meta.url).pathname;
-      const { success, stdout, stderr } = await new Deno.Command((found as { python: string }).python, {
-        args: [script, folder],
-        env: { HF_HUB_OFFLINE: "1", TRANSFORMERS_VERBOSITY: "error", OMP_NUM_THREADS: "1" },
-      }).output();
-      assert(success, new TextDecoder().decode(stderr));
-      const report = JSON.parse(new TextDecoder().decode(stdout).trim().split("\n").at(-1)!);
+      const printed = await runScript(found, "weights.py", folder);
+      const report = JSON.parse(printed.split("\n").at(-1)!);
       console.log(`interop of weights: ${JSON.stringify(report)}`);
-      const checked: string[] = [];
-      const same = async (name: string, ours: Float32Array, tolerance = TOLERANCE) => {
-        const difference = largestDifference(await readNpy(at(`${name}.npy`)), ours);
-        assert(difference <= tolerance, `${name}: differs by ${difference}`);
-        checked.push(`${name} ${difference.toExponential(1)}`);
-      };
+      const comparison = new Comparison(folder, TOLERANCE);
 
       // Ours, loaded by others.
       const ours = await readVit(file);
       const onSquare = await forward(ours, square, [2, 32, 32]), onOblong = await forward(ours, oblong, [1, 45, 26]);
       const cls = ours.weights.get("backbone.cls_token")!.data;
-      await same("pth_cls_token", cls, 0);
-      await same("npz_cls_token", cls, 0);
-      await same("half_cls_token", cls, 2 ** -8);
-      if (report.timm) await same("timm_square", onSquare.tokens);
-      if (report.transformers) await same("hf_square", onSquare.tokens);
+      await comparison.same("pth_cls_token", cls, 0);
+      await comparison.same("npz_cls_token", cls, 0);
+      await comparison.same("half_cls_token", cls, 2 ** -8);
+      if (report.timm) await comparison.same("timm_square", onSquare.tokens);
+      if (report.transformers) await comparison.same("hf_square", onSquare.tokens);
       if (report.onnxruntime) {
-        await same("onnx_dynamic_square_last_hidden_state", onSquare.tokens);
-        await same("onnx_dynamic_oblong_last_hidden_state", onOblong.tokens);
-        await same("onnx_dynamic_oblong_features", onOblong.tokens.subarray(0, 48));
-        await same("onnx_fixed_square_last_hidden_state", onSquare.tokens);
-        await same("onnx_fixed_square_attention", onSquare.attention);
+        await comparison.same("onnx_dynamic_square_last_hidden_state", onSquare.tokens);
+        await comparison.same("onnx_dynamic_oblong_last_hidden_state", onOblong.tokens);
+        await comparison.same("onnx_dynamic_oblong_features", onOblong.tokens.subarray(0, 48));
+        await comparison.same("onnx_fixed_square_last_hidden_state", onSquare.tokens);
+        await comparison.same("onnx_fixed_square_attention", onSquare.attention);
         const { tokens } = await forward(await readVit(withRegisters), oblong, [1, 45, 26]);
-        await same("onnx_registers_oblong_last_hidden_state", tokens);
+        await comparison.same("onnx_registers_oblong_last_hidden_state", tokens);
       }
 
       // Theirs, loaded by us.
@@ -132,20 +95,26 @@ Deno.test({
       }
       await assertRejects(() => load("theirs_module.pth"), TypeError, "torch.nn.modules.linear.Linear");
       if (report.timm) {
-        await same("theirs_timm", (await forward(await load("theirs_timm.pth"), square, [2, 32, 32])).tokens);
+        await comparison.same(
+          "theirs_timm",
+          (await forward(await load("theirs_timm.pth"), square, [2, 32, 32])).tokens,
+        );
       }
       if (report.timm) {
         const registers = await load("theirs_timm_registers.pth");
-        await same("theirs_timm_registers", (await forward(registers, square, [2, 32, 32])).tokens);
+        await comparison.same("theirs_timm_registers", (await forward(registers, square, [2, 32, 32])).tokens);
       }
       if (report.transformers) {
         const theirs = await load("theirs_hf", {});
         assertEquals([theirs.config.numHeads, theirs.config.layerNormEps, theirs.config.qkvBias], [4, 1e-4, false]);
-        await same("theirs_hf", (await forward(theirs, square, [2, 32, 32])).tokens);
-        await same("theirs_dinov2", (await forward(await load("theirs_dinov2", {}), square, [2, 32, 32])).tokens);
+        await comparison.same("theirs_hf", (await forward(theirs, square, [2, 32, 32])).tokens);
+        await comparison.same(
+          "theirs_dinov2",
+          (await forward(await load("theirs_dinov2", {}), square, [2, 32, 32])).tokens,
+        );
         const registers = await load("theirs_registers", {});
         assertEquals(registers.config.registers, 4);
-        await same("theirs_registers", (await forward(registers, square, [2, 32, 32])).tokens);
+        await comparison.same("theirs_registers", (await forward(registers, square, [2, 32, 32])).tokens);
       }
       assertEquals((await load("theirs.npz")).weights.get("backbone.cls_token")!.data, cls);
       const arrays = await openWeights(at("theirs_plain.npz"));
@@ -166,16 +135,16 @@ Deno.test({
       arrays.close();
       const views = await openWeights(at("theirs_views.pth"));
       const view = (name: string) => readFloat32(views, views.tensors.get(name)!);
-      await same("views_turned", await view("turned"), 0);
-      await same("views_slice", await view("slice"), 0);
-      await same("views_far", await view("far"), 0);
+      await comparison.same("views_turned", await view("turned"), 0);
+      await comparison.same("views_slice", await view("slice"), 0);
+      await comparison.same("views_far", await view("far"), 0);
       assertEquals(
         [...await view("wide")],
         [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4].concat([0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
       );
       assertEquals([...await view("b")], [1.5, -2.25]);
       views.close();
-      console.log(`  largest differences: ${checked.join(", ")}`);
+      console.log(`  largest differences: ${comparison.checked.join(", ")}`);
     } finally {
       await Deno.remove(folder, { recursive: true });
     }

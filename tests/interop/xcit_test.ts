@@ -10,33 +10,18 @@ import { convertWeights } from "../../models/weights/convert.ts";
 import { writeNpy } from "../../models/weights/npy.ts";
 import { openWeights } from "../../models/weights/open.ts";
 import { encodeSafetensors, type TensorToWrite } from "../../models/weights/safetensors.ts";
-import { readFloat32 } from "../../models/weights/tensor_file.ts";
 import { VIT_KEY } from "../../models/weights/vit_weights.ts";
 import { xcitBufferShapes, xcitConfig, xcitShapes } from "../../models/xcit.ts";
-import { assert, assertEquals } from "../assert.ts";
-import { largestDifference, toyImages } from "../models/weights/toy_vit.ts";
+import { Comparison, findPython, runScript } from "./python.ts";
+import { assertEquals } from "../assert.ts";
+import { toyImages } from "../models/weights/toy_vit.ts";
 
 /** float32 through some ten layers, values of order 1. */
 const TOLERANCE = 1e-4;
 const CONFIG = xcitConfig({ patchSize: 8, embedDim: 32, depth: 2, numHeads: 4, imageSize: 32 });
 
-async function findPython(): Promise<{ python: string } | { reason: string }> {
-  const python = Deno.env.get("DENODINO_PYTHON") ?? "python3";
-  try {
-    const { success, stderr } = await new Deno.Command(python, {
-      args: ["-c", "import torch, timm, onnxruntime"],
-      stdout: "null",
-      stderr: "piped",
-    }).output();
-    if (success) return { python };
-    return { reason: `${python}: ${new TextDecoder().decode(stderr).trim().split("\n").at(-1)}` };
-  } catch {
-    return { reason: "no Python: set DENODINO_PYTHON to one with torch, timm and onnxruntime" };
-  }
-}
-
-const found = await findPython();
-const reason = "reason" in found ? found.reason : undefined;
+const found = await findPython("torch, timm, onnxruntime", "torch, timm and onnxruntime");
+const { reason } = found;
 if (reason) console.log(`interop of XCiTs: skipped: ${reason}`);
 
 /** A network that nobody has trained, with statistics that batch norms could have. */
@@ -68,21 +53,8 @@ Deno.test({
         const bytes = () => new Uint8Array(data.buffer as ArrayBuffer);
         await writeNpy(at(`${name}.npy`), { name, dtype: "F32", shape: [...shape], bytes });
       }
-      const script = new URL("xcit.py", import.meta.url).pathname;
-      const { success, stdout, stderr } = await new Deno.Command((found as { python: string }).python, {
-        args: [script, folder],
-        env: { HF_HUB_OFFLINE: "1", OMP_NUM_THREADS: "1" },
-      }).output();
-      assert(success, new TextDecoder().decode(stderr));
-      const checked: string[] = [];
-      const same = async (name: string, ours: Float32Array) => {
-        const theirs = await openWeights(at(`${name}.npy`));
-        const [info] = theirs.tensors.values();
-        const difference = largestDifference(await readFloat32(theirs, info), ours);
-        theirs.close();
-        assert(difference <= TOLERANCE, `${name}: differs by ${difference}`);
-        checked.push(`${name} ${difference.toExponential(1)}`);
-      };
+      const printed = await runScript(found, "xcit.py", folder);
+      const comparison = new Comparison(folder, TOLERANCE);
       const run = async (read: BackboneWeights, pixels: Float32Array, [n, height, width]: [number, number, number]) => {
         const { parameters, dispose } = uploadBackbone(backend, { ...read, backbone: read.config, path: "xcit" });
         const encoder = new ImageEncoder(backend, parameters, read.config);
@@ -95,12 +67,12 @@ Deno.test({
       const ours = await readBackbone(file);
       const onSquare = await run(ours, square, [2, 32, 32]), onOblong = await run(ours, oblong, [1, 41, 26]);
       for (const who of ["timm", "onnx_dynamic"]) {
-        await same(`${who}_square`, onSquare.features);
-        await same(`${who}_oblong`, onOblong.features);
+        await comparison.same(`${who}_square`, onSquare.features);
+        await comparison.same(`${who}_oblong`, onOblong.features);
       }
-      await same("onnx_fixed_square", onSquare.features);
-      await same("onnx_attention_square", onSquare.attention);
-      await same("onnx_attention_oblong", onOblong.attention);
+      await comparison.same("onnx_fixed_square", onSquare.features);
+      await comparison.same("onnx_attention_square", onSquare.attention);
+      await comparison.same("onnx_attention_oblong", onOblong.attention);
       const onnx = await openWeights(at("dynamic.onnx"));
       assertEquals((await readBackbone(onnx)).config, CONFIG);
       onnx.close();
@@ -109,8 +81,8 @@ Deno.test({
       const read = await readBackbone(theirs);
       theirs.close();
       assertEquals(read.config, { ...CONFIG, patchSize: 16, imageSize: 224 });
-      await same("theirs_oblong", (await run(read, oblong, [1, 41, 26])).features);
-      console.log(`interop of XCiTs: ${new TextDecoder().decode(stdout).trim()}: ${checked.join(", ")}`);
+      await comparison.same("theirs_oblong", (await run(read, oblong, [1, 41, 26])).features);
+      console.log(`interop of XCiTs: ${printed}: ${comparison.checked.join(", ")}`);
     } finally {
       await backend.close();
       await Deno.remove(folder, { recursive: true });
