@@ -6,14 +6,14 @@ import { tensor } from "../models/graph/tensor.ts";
 import { searchBytes } from "./eval/device_neighbours.ts";
 import { describeRecomputation, recomputations } from "./recomputations.ts";
 import { type RunPlan, setUpStep, type StepPlan } from "./run_plan.ts";
+import { distinctPrograms } from "./step.ts";
 
 /** A backend, or one that is only planned, that can tell what it has room for. */
 export type Room = Pick<Backend, "name" | "holds">;
 
 /** The programs of an update, each once. */
 export function programsOf(plan: StepPlan): Program[] {
-  const { programs: { parts, update } } = setUpStep(plan);
-  return [...new Set([...parts, ...update ? [update] : []])];
+  return distinctPrograms(setUpStep(plan).programs);
 }
 
 /** What has a place of its own besides the updates: the features that k-NN searches. */

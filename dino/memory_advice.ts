@@ -3,7 +3,8 @@
 import type { Backend } from "../models/graph/backend.ts";
 import type { Config } from "./config.ts";
 import { GLOBAL_VIEWS } from "./data/multicrop.ts";
-import { type RunPlan, setUpStep } from "./run_plan.ts";
+import { programsOf } from "./fit_memory.ts";
+import type { RunPlan } from "./run_plan.ts";
 
 type Change = Partial<Pick<Config, "recompute" | "accumulate" | "cropChunk" | "precision" | "batchSize">>;
 
@@ -39,13 +40,8 @@ export async function whatFits(plan: RunPlan, backend: Pick<Backend, "name" | "h
   if (!backend.holds) return [];
   for (const [kind, change] of smaller(plan.config)) {
     if (found.has(kind) || kind === "precision" && backend.name !== "webgpu") continue;
-    const { programs } = setUpStep({ ...plan, config: { ...plan.config, ...change } });
-    if (
-      !await backend.holds(
-        [...new Set([...programs.parts, ...programs.update ? [programs.update] : []])],
-        change.precision,
-      )
-    ) continue;
+    const programs = programsOf({ ...plan, config: { ...plan.config, ...change } });
+    if (!await backend.holds(programs, change.precision)) continue;
     const flags = Object.entries(change).filter(([key, value]) => plan.config[key as keyof Change] !== value);
     found.set(kind, flags.map(([key, value]) => `${FLAGS[key as keyof Change]} ${value}`).join(" "));
   }

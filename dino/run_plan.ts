@@ -14,7 +14,7 @@ import type { PixelSource } from "./data/dataset.ts";
 import { networkOf } from "./network_config.ts";
 import { recomputations } from "./recomputations.ts";
 import { DinoState } from "./state.ts";
-import { type StepPrograms, stepPrograms } from "./step.ts";
+import { distinctPrograms, type StepPrograms, stepPrograms } from "./step.ts";
 
 /** A run before it starts. Making one touches no device and writes nothing. */
 export interface RunPlan {
@@ -157,7 +157,7 @@ export function estimateMemory(
   arenaBytes: ArenaBytes = float32Arena,
 ): MemoryEstimate {
   const { state, programs } = setUpStep(plan);
-  const distinct = [...new Set([...programs.parts, ...programs.update ? [programs.update] : []])];
+  const distinct = distinctPrograms(programs);
   const { activations, persistent } = bytesOf(distinct, arenaBytes);
   const take = (...ids: (number | undefined)[]) =>
     ids.reduce<number>((sum, id) => {

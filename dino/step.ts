@@ -60,6 +60,11 @@ export interface StepPrograms {
   readonly update?: Program;
 }
 
+/** The programs of an update, each once. */
+export function distinctPrograms({ parts, update }: StepPrograms): Program[] {
+  return [...new Set([...parts, ...update ? [update] : []])];
+}
+
 /** Writes the programs of an update. */
 export function stepPrograms(state: DinoState, c: StepConfig, crops: CropSource): StepPrograms {
   if (c.accumulate === 1) {
@@ -162,8 +167,8 @@ function emitUpdate(p: Program, state: DinoState, c: StepConfig): Program {
     out: { center: state.center },
     attrs: { momentum: c.centerMomentum, rows: c.globals * c.images * c.accumulate },
   });
+  const momentum = tensor("nothing kept", [1], "constant", "f32", Float32Array.of(0));
   for (const { kept, moving } of state.runningStatistics()) {
-    const momentum = tensor("nothing kept", [1], "constant", "f32", Float32Array.of(0));
     p.emit({ kind: "ema", in: { source: moving, target: kept, momentum, frozen }, out: { target: kept }, attrs: {} });
   }
   p.emit({

@@ -14,6 +14,7 @@ import { heldMessage, RUN_FORMAT, RunFolder } from "./run_folder.ts";
 import { planRun, type RunPlan, setUpStep, type StepSetup } from "./run_plan.ts";
 import { beginRun, checkResumable, dataRecord, resumeRun, type RunStart } from "./run_start.ts";
 import { scheduledValues } from "./schedule.ts";
+import { distinctPrograms } from "./step.ts";
 import type { TrainOptions, TrainResult } from "./train_options.ts";
 import { UpdateLoop } from "./update_loop.ts";
 
@@ -83,20 +84,16 @@ class TrainingRun {
   /** Checks what is to be resumed, compiles, fills the networks and opens the run folder. */
   static async prepare(wanted: RunPlan, options: TrainOptions): Promise<TrainingRun> {
     const plan = await fitRecomputation(wanted, options.backend);
-    const setup = setUpStep(plan);
+    const setup = setUpStep(plan), programs = distinctPrograms(setup.programs);
     const executables = new Map<Program, Executable>();
     try {
       const saved = options.resume ? await checkResumable(plan, setup.state, options) : undefined;
-      for (const program of [...setup.programs.parts, ...setup.programs.update ? [setup.programs.update] : []]) {
-        if (!executables.has(program)) executables.set(program, await options.backend.compile(program));
-      }
+      for (const program of programs) executables.set(program, await options.backend.compile(program));
       const start = await (saved ? resumeRun(plan, setup.state, options, saved) : beginRun(plan, setup.state, options));
       return new TrainingRun(plan, options, setup, executables, start);
     } catch (error) {
       release(options, setup, executables);
-      for (const program of [...setup.programs.parts, ...setup.programs.update ? [setup.programs.update] : []]) {
-        options.backend.free(...program.roots());
-      }
+      for (const program of programs) options.backend.free(...program.roots());
       throw await withWhatFits(error, plan, options.backend);
     }
   }

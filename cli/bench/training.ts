@@ -1,5 +1,6 @@
 // Whole passes: an update of DINO, a forward pass, augmentation, and a k-NN search.
 
+import { distinctPrograms } from "../../dino/step.ts";
 import { type Config, defaultConfig } from "../../dino/config.ts";
 import { CropFeed } from "../../dino/crop_feed.ts";
 import { pixelsFromMemory } from "../../dino/data/memory.ts";
@@ -46,7 +47,7 @@ export async function* stepCases(options: BenchOptions): AsyncGenerator<BenchCas
   const plan = planRun(configOf(options), source);
   const { state, feed, programs } = setUpStep(plan);
   const executables: Executable[] = [];
-  for (const program of [...programs.parts, ...programs.update ? [programs.update] : []]) {
+  for (const program of distinctPrograms(programs)) {
     executables.push(await backend.compile(program));
   }
   await initializeState(backend, state, plan.config);
