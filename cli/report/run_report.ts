@@ -159,7 +159,7 @@ function charts(
     },
     overSteps("Learning rate", "Linear warm-up, then cosine.", [column("learning rate", (row) => row.lr)]),
     overSteps("Weight decay", "Cosine.", [column("weight decay", (row) => row.weight_decay)]),
-    overSteps("Teacher momentum", "Share of the old teacher in the new one, by cosine to 1.", [
+    overSteps("Teacher momentum", "Share of the old teacher in the new one; a cosine.", [
       column("momentum", (row) => row.momentum),
     ]),
     overSteps("Teacher temperature", "Lower is sharper; above 0.07 training tends to collapse.", [
