@@ -1,6 +1,6 @@
 // What of a run that a device refused would fit there, found out by trying.
 
-import type { Backend } from "../models/graph/backend.ts";
+import { type Backend, OutOfMemoryError } from "../models/graph/backend.ts";
 import type { Config } from "./config.ts";
 import { GLOBAL_VIEWS } from "./data/multicrop.ts";
 import { programsOf } from "./fit_memory.ts";
@@ -50,8 +50,8 @@ export async function whatFits(plan: RunPlan, backend: Pick<Backend, "name" | "h
 
 /** An error of compiling a run, with what would fit if memory was what lacked. */
 export async function withWhatFits(error: unknown, plan: RunPlan, backend: Backend): Promise<unknown> {
-  if (!(error instanceof RangeError) || !/bytes/.test(error.message)) return error;
+  if (!(error instanceof OutOfMemoryError)) return error;
   const fits = await whatFits(plan, backend).catch(() => []);
   if (fits.length === 0) return error;
-  return new RangeError(`${error.message}; what fits: ${fits.join(", or ")}`, { cause: error });
+  return new OutOfMemoryError(`${error.message}; what fits: ${fits.join(", or ")}`, { cause: error });
 }

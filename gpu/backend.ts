@@ -1,5 +1,11 @@
 // The WebGPU backend: compile lowers and allocates, run submits, write and read copy.
-import type { Backend, Executable, MemoryUse, Precision } from "../models/graph/backend.ts";
+import {
+  type Backend,
+  type Executable,
+  type MemoryUse,
+  OutOfMemoryError,
+  type Precision,
+} from "../models/graph/backend.ts";
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import { planMemory } from "../models/graph/plan.ts";
 import type { Program } from "../models/graph/program.ts";
@@ -178,7 +184,7 @@ export class WebGpuBackend implements Backend, Host {
         const lowered = lower(stored, this.limits, this.chooseMatmul ?? this.tuner?.choose, halves);
         scratchBytes = Math.max(scratchBytes, lowered.scratchBytes);
       } catch (error) {
-        if (error instanceof RangeError) return false; // a single tensor is more than can be bound
+        if (error instanceof OutOfMemoryError) return false; // a single tensor is more than can be bound
         throw error;
       }
       arenaBytes = Math.max(arenaBytes, plan.arenaBytes);
@@ -280,7 +286,7 @@ export class WebGpuBackend implements Backend, Host {
     return program.roots().filter((root) => root.role !== "activation" && !this.buffers.holds(root));
   }
 
-  /** Makes room for a program. Rejects {RangeError} if there is none, and then the backend is as it was before. */
+  /** Makes room for a program. Rejects {OutOfMemoryError} if there is none, and then the backend is as it was before. */
   async #allocate(program: Program, arenaBytes: number, scratchBytes: number): Promise<void> {
     const fresh = this.#newRoots(program), { arena, workspace } = this.memory;
     const refusal = await this.#errorsOf(() => {
@@ -292,7 +298,7 @@ export class WebGpuBackend implements Backend, Host {
     this.buffers.dropShared();
     await this.#errorsOf(() => this.buffers.reserve(arena, workspace));
     const bytes = fresh.reduce((sum, root) => sum + byteLength(root), 0) + arenaBytes + scratchBytes;
-    throw new RangeError(
+    throw new OutOfMemoryError(
       `webgpu: ${program.name} needs ${bytes} bytes more on the device, which refused (${refusal}): ` +
         `use a smaller batch, crop or output dimension${this.precision === "f32" ? ", or precision f16" : ""}`,
     );

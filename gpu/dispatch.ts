@@ -1,4 +1,5 @@
 // What lowering produces: dispatches that name kernels, bindings and parameters, and touch no device.
+import { OutOfMemoryError } from "../models/graph/backend.ts";
 import type { Kernel } from "./shader.ts";
 import type { Tensor } from "../models/graph/tensor.ts";
 
@@ -36,7 +37,9 @@ const MAX_GROUPS = 65535;
 export function fold(groups: number): [x: number, y: number] {
   if (groups <= MAX_GROUPS) return [groups, 1];
   const y = Math.ceil(groups / MAX_GROUPS);
-  if (y > MAX_GROUPS) throw new RangeError(`webgpu: ${groups} workgroups exceed ${MAX_GROUPS}²: use a smaller batch`);
+  if (y > MAX_GROUPS) {
+    throw new OutOfMemoryError(`webgpu: ${groups} workgroups exceed ${MAX_GROUPS}²: use a smaller batch`);
+  }
   return [Math.ceil(groups / y), y];
 }
 

@@ -1,6 +1,6 @@
 // Program → dispatches, without a device: so that scratch bytes are known before one is opened.
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
-import type { Precision } from "../models/graph/backend.ts";
+import { OutOfMemoryError, type Precision } from "../models/graph/backend.ts";
 import type { Program } from "../models/graph/program.ts";
 import type { Op } from "../models/graph/ops/mod.ts";
 import { planMemory } from "../models/graph/plan.ts";
@@ -161,7 +161,7 @@ export class Lowering implements Lowered {
     const element = this.isHalf(t) ? HALF_BYTES : bytesPerElement(t.dtype);
     const bytes = Math.max(4, Math.ceil(size(t) * element / 4) * 4);
     if (bytes > this.limits.bindingBytes) {
-      throw new RangeError(
+      throw new OutOfMemoryError(
         `webgpu: ${t.name} [${t.shape}] takes ${bytes} bytes, this adapter binds at most ${this.limits.bindingBytes}: ` +
           "use a smaller batch, crop or output dimension",
       );
@@ -177,7 +177,7 @@ export class Lowering implements Lowered {
   /** Space for intermediate results of the operation being lowered. */
   scratch(bytes: number): Binding {
     if (bytes > this.limits.bindingBytes) {
-      throw new RangeError(
+      throw new OutOfMemoryError(
         `webgpu: an operation needs ${bytes} bytes of scratch space, this adapter binds at most ` +
           `${this.limits.bindingBytes}: use a smaller batch or crop`,
       );

@@ -1,4 +1,5 @@
 // Buffers of a backend: one a persistent tensor, an arena of chunks for activations, scratch space for kernels.
+import { OutOfMemoryError } from "../models/graph/backend.ts";
 import { byteLength, rootOf, type Tensor } from "../models/graph/tensor.ts";
 import type { Binding } from "./dispatch.ts";
 
@@ -157,13 +158,13 @@ export class Memory {
     const size = Math.max(BUFFER_ALIGNMENT, Math.ceil(bytes / BUFFER_ALIGNMENT) * BUFFER_ALIGNMENT);
     const { maxBufferSize } = this.device.limits;
     if (size > maxBufferSize) {
-      throw new RangeError(
+      throw new OutOfMemoryError(
         `webgpu: ${label} takes ${size} bytes, this adapter's buffers at most ${maxBufferSize}: ` +
           "use a smaller batch, crop or output dimension",
       );
     }
     if (this.bytes + size > this.maximumBytes) {
-      throw new RangeError(
+      throw new OutOfMemoryError(
         `${label} takes ${size} bytes, ${this.maximumBytes - this.bytes} of ${this.maximumBytes} are left`,
       );
     }

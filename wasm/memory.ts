@@ -1,4 +1,5 @@
 // Where things lie in the one shared memory: persistent buffers from the bottom, what a run needs from the top.
+import { OutOfMemoryError } from "../models/graph/backend.ts";
 import { Control } from "./codes.ts";
 
 /** Every allocation starts at a multiple of this: four cache lines, and any vector load stays inside the padding. */
@@ -21,7 +22,7 @@ export function allocated(bytes: number): number {
  * Reserves `maximumBytes` of address space; pages take memory only once they are touched. Where the system refuses,
  * half of it, and so on.
  *
- * @throws {RangeError} if not even 64 MiB can be had
+ * @throws {OutOfMemoryError} if not even 64 MiB can be had
  */
 export function reserveMemory(maximumBytes: number): WebAssembly.Memory {
   let pages = Math.min(65536, Math.floor(maximumBytes / PAGE));
@@ -32,7 +33,7 @@ export function reserveMemory(maximumBytes: number): WebAssembly.Memory {
       // Less address space, then.
     }
   }
-  throw new RangeError(`wasm: no shared memory of 64 MiB or more to be had (asked for ${maximumBytes} bytes)`);
+  throw new OutOfMemoryError(`wasm: no shared memory of 64 MiB or more to be had (asked for ${maximumBytes} bytes)`);
 }
 
 interface Gap {
@@ -99,7 +100,7 @@ export class Layout {
     return this.workspaceAddress - offset - bytes;
   }
 
-  /** Makes room for what a program needs while it runs. Throws {RangeError} when there is none. */
+  /** Makes room for what a program needs while it runs. Throws {OutOfMemoryError} when there is none. */
   require(arena: number, workspace: number, scratch: number, what: string): void {
     arena = Math.max(arena, this.#arena);
     workspace = Math.max(allocated(workspace), this.#workspace);
@@ -125,7 +126,7 @@ export class Layout {
     return this.workspaceAddress - this.#arena;
   }
 
-  /** Address of a new persistent buffer, and how many of its first bytes may not be zero. Throws {RangeError} when there is no room. */
+  /** Address of a new persistent buffer, and how many of its first bytes may not be zero. Throws {OutOfMemoryError} when there is no room. */
   allocate(bytes: number, what: string): { address: number; dirty: number } {
     const size = allocated(bytes + 2 * this.zone);
     const gap = this.#gaps.find((g) => g.bytes >= size);
@@ -168,8 +169,8 @@ export class Layout {
     }
   }
 
-  #full(what: string, needed: number, available: number): RangeError {
-    return new RangeError(
+  #full(what: string, needed: number, available: number): OutOfMemoryError {
+    return new OutOfMemoryError(
       `wasm: ${what} needs ${needed} bytes, ${
         Math.max(0, available)
       } of ${this.bytes} are free (the limit is 4 GiB): ` +

@@ -1,4 +1,5 @@
 // Matrix products on operands that are larger than a device binds at once: tile by tile, over ranges of rows, columns and the inner extent.
+import { OutOfMemoryError } from "../../models/graph/backend.ts";
 import { size, type Tensor } from "../../models/graph/tensor.ts";
 import { kernel } from "../kernels/sources.ts";
 import type { Binding } from "../dispatch.ts";
@@ -84,7 +85,7 @@ export function emitTiles(
     part.k < k && (!cutsInner || columnsAreCut) || columnsAreCut && (residual || pre) ||
     Math.min(part.m, part.n, part.k) < 1
   ) {
-    throw new RangeError(
+    throw new OutOfMemoryError(
       `webgpu: a product [${a.shape}]×[${b.shape}] cannot be cut: this adapter binds at most ${limit} bytes: ` +
         "use a smaller batch, crop or output dimension",
     );

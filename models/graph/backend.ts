@@ -6,6 +6,11 @@ import type { Tensor, TensorData } from "./tensor.ts";
 /** Element type of stored activations and of the weights that products read. */
 export type Precision = "f32" | "f16";
 
+/** A device has no room for what was asked of it; the message names the bytes and what takes less. */
+export class OutOfMemoryError extends RangeError {
+  override readonly name = "OutOfMemoryError";
+}
+
 /** Bytes a backend holds, by purpose. */
 export interface MemoryUse {
   /** Parameters, state, inputs, outputs and constants. */
@@ -35,7 +40,7 @@ export interface Backend {
   /** Bytes held at this moment. */
   readonly memory: MemoryUse;
 
-  /** Plans memory, builds kernels, allocates. Throws {RangeError} when the device cannot hold it, naming bytes. */
+  /** Plans memory, builds kernels, allocates. Throws {OutOfMemoryError} when the device cannot hold it. */
   compile(program: Program): Promise<Executable>;
 
   /** Whether there is room for programs besides what is held, found out by trying; as if opened with `precision`. */

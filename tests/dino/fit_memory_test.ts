@@ -5,6 +5,7 @@ import { recomputations } from "../../dino/recomputations.ts";
 import { estimateMemory, planRun } from "../../dino/run_plan.ts";
 import { train } from "../../dino/train.ts";
 import { WebGpuBackend } from "../../gpu/backend.ts";
+import { OutOfMemoryError } from "../../models/graph/backend.ts";
 import { openWasm, workspaceBytes } from "../../wasm/mod.ts";
 import { withDevice } from "../gpu/open.ts";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
@@ -60,7 +61,7 @@ Deno.test("memory: what lacks is computed again, and only as much as lacks", qui
       if (i === 0) continue;
       assertStringIncludes(fitted.notices.at(-1)!, "computed again in the backward pass");
       const never = { ...config, recompute: "never" as const };
-      const refused = await assertRejects(() => train(never, { backend, data: data() }), RangeError, "bytes");
+      const refused = await assertRejects(() => train(never, { backend, data: data() }), OutOfMemoryError, "bytes");
       assertStringIncludes(refused.message, "--recompute always");
       if (i === 1) continue;
       const { reason } = await train(config, { backend, data: data() });
@@ -79,7 +80,7 @@ Deno.test(
     const least = estimateMemory({ ...planRun(large, images), recompute: recomputations(large).at(-1) }).total;
     const backend = await openWasm({ threads: 1, maximumBytes: Math.floor(0.7 * least / 65536) * 65536 });
     try {
-      const refused = await assertRejects(() => train(large, { backend, data: images }), RangeError, "what fits");
+      const refused = await assertRejects(() => train(large, { backend, data: images }), OutOfMemoryError, "what fits");
       for (const flag of ["--accumulate", "--crop-chunk", "--batch-size"]) assertStringIncludes(refused.message, flag);
     } finally {
       await backend.close();
