@@ -1,18 +1,20 @@
 // This project beside PyTorch on the same cores, in turn (A B A B …), as ratios of medians.
-// deno run -A tests/bench/against_pytorch.ts --python VENV/bin/python [--rounds 3] [--threads 2] [--only gemm,step,resnet]
-// (python needs torch; on a machine with Debian's python: python3 -m venv V && V/bin/pip install torch)
+// deno run -A tests/bench/against_pytorch.ts [--python VENV/bin/python] [--rounds 3] [--threads 2] [--only gemm,step,resnet]
+// Without --python, PyTorch is installed once into the user's cache.
 import { parseArgs } from "node:util";
 import { bench, Comparison, header, json, type Row } from "./alternate.ts";
+import { pythonWithTorch } from "./pytorch.ts";
 
 const { values } = parseArgs({
   options: {
-    python: { type: "string", default: "python3" },
+    python: { type: "string" },
     rounds: { type: "string", default: "3" },
     threads: { type: "string", default: String(navigator.hardwareConcurrency) },
     only: { type: "string", default: "gemm,step,resnet" },
   },
 });
-const { python, threads } = values as { python: string; threads: string };
+const { threads } = values as { threads: string };
+const python = await pythonWithTorch(values.python);
 const rounds = Number(values.rounds);
 
 /** Steps to compare: ours by the flags of `cli/bench.ts`, theirs by those of `pytorch_step.py`. */
