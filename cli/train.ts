@@ -112,6 +112,7 @@ async function prepareAndTrain(
   const isNew = !await Deno.stat(out).then(() => true, () => false);
   let opened;
   try {
+    await RunFolder.tryOut(out);
     opened = await openData(
       { ...config, cacheDir: config.cacheDir ?? join(out, "cache"), crop: config.globalCropSize ?? 224 },
       (event) => progress.show({ source: "data", ...event }),

@@ -1,5 +1,6 @@
 // Everything a run needs to go on, in one safetensors file: tensors under their published names, the rest as JSON.
 
+import { crc32 } from "node:zlib";
 import type { Backend } from "../models/graph/backend.ts";
 import { byteLength, hostArray, rootOf, type Tensor } from "../models/graph/tensor.ts";
 import {
@@ -7,6 +8,7 @@ import {
   openFileSource,
   readFloats,
   readSafetensorsHeader,
+  readTensorBytes,
   type SafetensorsHeader,
   safetensorsSize,
   type TensorToWrite,
@@ -55,9 +57,15 @@ export interface TrainingState {
 /** Metadata key of what a checkpoint remembers besides tensors. */
 export const STATE_KEY = "denodino.state";
 
+/**
+ * CRC-32 of all other tensors' bytes, in the order of the file: the last tensor, so that the file is written in one go. It
+ * tells a file whose blocks were lost or zeroed, which its header cannot.
+ */
+const CHECKSUM_KEY = "denodino.crc32";
+
 /** Bytes of the checkpoint, but for the state's few kilobytes. */
 export function checkpointSize(tensors: CheckpointTensors): number {
-  return safetensorsSize([...tensors].map(([name, tensor]) => toWrite(name, tensor, () => new Uint8Array(0))));
+  return safetensorsSize(withChecksum([...tensors].map(([name, t]) => toWrite(name, t, () => new Uint8Array(0)))));
 }
 
 /**
@@ -79,7 +87,7 @@ export async function writeCheckpoint(
     const { data } = held;
     return new Uint8Array(data.buffer, data.byteOffset + 4 * (tensor.offset ?? 0), byteLength(tensor));
   };
-  const list = [...tensors].map(([name, tensor]) => toWrite(name, tensor, () => read(tensor)));
+  const list = withChecksum([...tensors].map(([name, tensor]) => toWrite(name, tensor, () => read(tensor))));
   const metadata = {
     format: "denodino",
     [STATE_KEY]: JSON.stringify(state),
@@ -93,6 +101,35 @@ export async function writeCheckpoint(
 function toWrite(name: string, tensor: Tensor, bytes: TensorToWrite["bytes"]): TensorToWrite {
   if (tensor.dtype !== "f32") throw new TypeError(`checkpoint: ${name} is ${tensor.dtype}, only f32 is kept`);
   return { name, dtype: "F32", shape: tensor.shape, bytes };
+}
+
+/** Tensors, which are asked for their bytes in this order, and behind them the checksum of what they gave. */
+function withChecksum(list: readonly TensorToWrite[]): TensorToWrite[] {
+  let sum = 0;
+  const summed = list.map((tensor) => ({
+    ...tensor,
+    bytes: async () => {
+      const bytes = await tensor.bytes();
+      sum = crc32(bytes, sum);
+      return bytes;
+    },
+  }));
+  const bytes = () => new Uint8Array(Uint32Array.of(sum).buffer);
+  return [...summed, { name: CHECKSUM_KEY, dtype: "U8", shape: [4], bytes }];
+}
+
+/** @throws {SyntaxError} if the tensors are not those that were written; files of earlier versions have no checksum */
+async function verifyChecksum(source: ByteSource, { tensors }: SafetensorsHeader): Promise<void> {
+  const expected = tensors.get(CHECKSUM_KEY);
+  if (expected === undefined) return;
+  let sum = 0;
+  for (const record of [...tensors.values()].sort((a, b) => a.start - b.start)) {
+    if (record !== expected) sum = crc32(await readTensorBytes(source, record), sum);
+  }
+  const [written] = new Uint32Array((await readTensorBytes(source, expected)).buffer);
+  if (sum !== written) {
+    throw new SyntaxError(`${source.name}: its tensors are not what was written (checksum): the file is damaged`);
+  }
 }
 
 /**
@@ -124,7 +161,7 @@ function stateOf(source: ByteSource, { metadata }: SafetensorsHeader): TrainingS
 }
 
 /**
- * Checks that a checkpoint could be read into these tensors, before a device is opened or compiled for.
+ * Checks that a checkpoint is whole and could be read into these tensors, before a device is opened or compiled for.
  *
  * @throws as {@linkcode readCheckpoint}
  */
@@ -140,7 +177,7 @@ export async function checkCheckpoint(path: string, tensors: CheckpointTensors):
 /**
  * Reads a checkpoint into the device. Every tensor is checked before the first is written.
  *
- * @throws {SyntaxError} if the file is truncated or is not a checkpoint of ours
+ * @throws {SyntaxError} if the file is truncated, damaged or not a checkpoint of ours
  * @throws {RangeError} if it is of another architecture, naming shapes that differ
  * @throws {Deno.errors.NotFound} if it is not there
  */
@@ -175,6 +212,7 @@ async function checked(source: ByteSource, tensors: CheckpointTensors) {
         "resume with the configuration it was trained with",
     );
   }
+  await verifyChecksum(source, header);
   return { header, state };
 }
 
@@ -188,7 +226,9 @@ function compareShapes({ tensors: there }: SafetensorsHeader, here: CheckpointTe
       differences.push(`${name} is [${record.shape}] there and [${shape}] here`);
     } else if (record.dtype !== "F32") differences.push(`${name} is ${record.dtype} there and F32 here`);
   }
-  for (const [name, { shape }] of there) if (!here.has(name)) differences.push(`${name} [${shape}] is not expected`);
+  for (const [name, { shape }] of there) {
+    if (!here.has(name) && name !== CHECKSUM_KEY) differences.push(`${name} [${shape}] is not expected`);
+  }
   return differences;
 }
 

@@ -22,6 +22,8 @@ export interface RunRecord {
 const CONFIG = "config.json";
 const LOG = "log.jsonl";
 const LATEST = "latest.safetensors";
+/** Held by whoever writes into the folder. The system lets go of it when the process ends, however it ends. */
+const LOCK = ".lock";
 const NUMBERED = /^checkpoint(\d{4,})\.safetensors$/;
 /** What a run writes, and therefore what overwriting it removes. Caches of decoded images stay. */
 const OURS = [CONFIG, LOG, LATEST, "report.html"];
@@ -29,6 +31,7 @@ const OURS = [CONFIG, LOG, LATEST, "report.html"];
 /** A run folder. Nothing is written before {@linkcode RunFolder.create}. */
 export class RunFolder {
   #log?: Deno.FsFile;
+  #lock?: Deno.FsFile;
 
   private constructor(readonly path: string) {}
 
@@ -49,23 +52,80 @@ export class RunFolder {
   }
 
   /**
-   * Makes the folder of a new run and writes its configuration.
+   * Makes the folder and tries out whether a run can be written into it, before hours are spent on its images.
+   *
+   * @throws {RangeError} if it cannot, or another process writes into it
+   */
+  static async tryOut(path: string): Promise<void> {
+    const probe = join(path, `.probe-${crypto.randomUUID()}`);
+    try {
+      await Deno.mkdir(path, { recursive: true });
+      await Deno.writeFile(probe, new Uint8Array(1));
+      await Deno.remove(probe);
+    } catch (error) {
+      await Deno.remove(probe).catch(() => {});
+      throw new RangeError(`--out ${path}: cannot be written (${(error as Error).message}): choose another folder`);
+    }
+    if (!await exists(join(path, LOCK))) return;
+    const folder = new RunFolder(path);
+    await folder.lock();
+    folder.close();
+  }
+
+  /**
+   * Makes the folder of a new run, locks it and writes its configuration.
    *
    * @param overwrite removes the run that is there
-   * @throws {RangeError} if the folder holds a run and `overwrite` is false; nothing is changed then
+   * @throws {RangeError} if the folder holds a run and `overwrite` is false, or another process writes into it; nothing is
+   * changed then
    */
   static async create(path: string, record: Omit<RunRecord, "format">, overwrite = false): Promise<RunFolder> {
-    if (await RunFolder.holdsRun(path)) {
-      if (!overwrite) throw new RangeError(heldMessage(path));
-      for await (const name of names(path)) {
-        if (OURS.includes(name) || NUMBERED.test(name)) await Deno.remove(join(path, name));
-      }
-    }
+    if (!overwrite && await RunFolder.holdsRun(path)) throw new RangeError(heldMessage(path));
     await Deno.mkdir(path, { recursive: true });
     const folder = new RunFolder(path);
-    await writeTextAtomically(join(path, CONFIG), JSON.stringify({ format: RUN_FORMAT, ...record }, null, 2) + "\n");
-    folder.#log = await Deno.open(join(path, LOG), { write: true, create: true, truncate: true });
-    return folder;
+    try {
+      await folder.lock();
+      if (await RunFolder.holdsRun(path)) { // again: somebody may have been faster
+        if (!overwrite) throw new RangeError(heldMessage(path));
+        for await (const name of names(path)) {
+          if (OURS.includes(name) || NUMBERED.test(name)) await Deno.remove(join(path, name));
+        }
+      }
+      await folder.writeRecord(record);
+      folder.#log = await Deno.open(join(path, LOG), { write: true, create: true, truncate: true });
+      return folder;
+    } catch (error) {
+      folder.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Keeps other processes from writing into the folder until {@linkcode RunFolder.close}, or the end of this process.
+   *
+   * @throws {RangeError} if another one does
+   */
+  async lock(): Promise<void> {
+    const path = join(this.path, LOCK);
+    const file = await Deno.open(path, { read: true, write: true, create: true });
+    let free: boolean;
+    try {
+      free = await file.tryLock(true);
+    } catch {
+      free = true; // a file system without locks
+    }
+    if (free) {
+      this.#lock = file;
+      await file.truncate();
+      await file.write(new TextEncoder().encode(`process ${Deno.pid}\n`));
+      return;
+    }
+    file.close();
+    const holder = await Deno.readTextFile(path).then((text) => text.trim(), () => "");
+    throw new RangeError(
+      `--out ${this.path}: another training writes into it${holder === "" ? "" : ` (${holder})`}: ` +
+        "wait until it has ended, or choose another folder",
+    );
   }
 
   /**
@@ -121,7 +181,11 @@ export class RunFolder {
   /** Appends a row to the log. */
   async appendLog(row: LogRow): Promise<void> {
     const bytes = new TextEncoder().encode(JSON.stringify(row) + "\n");
-    for (let done = 0; done < bytes.length;) done += await this.#log!.write(bytes.subarray(done));
+    try {
+      for (let done = 0; done < bytes.length;) done += await this.#log!.write(bytes.subarray(done));
+    } catch (error) {
+      throw new Error(`${this.file(LOG)}: ${(error as Error).message}`, { cause: error });
+    }
   }
 
   /** Bytes of the log so far, safely on the disk. */
@@ -155,6 +219,12 @@ export class RunFolder {
     for (const { path } of numbered) await Deno.remove(path);
   }
 
+  /** Checkpoints to go on from, the best first: the latest, then those that stayed, newest first. */
+  async resumable(): Promise<string[]> {
+    const numbered = (await this.checkpoints()).map(({ path }) => path).reverse();
+    return await exists(this.latestPath) ? [this.latestPath, ...numbered] : numbered;
+  }
+
   /** Numbered checkpoints, oldest first. */
   async checkpoints(): Promise<{ epochs: number; path: string }[]> {
     const found: { epochs: number; path: string }[] = [];
@@ -168,13 +238,18 @@ export class RunFolder {
   /** Ends writing. */
   close(): void {
     this.#log?.close();
-    this.#log = undefined;
+    this.#lock?.close();
+    this.#log = this.#lock = undefined;
   }
 }
 
 /** What to do about a folder that is taken. */
 export function heldMessage(path: string): string {
   return `--out ${path}: holds another run: continue it with --resume, replace it with --overwrite, or choose another folder`;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await Deno.stat(path).then(() => true, () => false);
 }
 
 async function* names(path: string): AsyncGenerator<string> {

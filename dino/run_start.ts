@@ -25,7 +25,10 @@ export interface RunStart {
 /** A checkpoint that can be continued, and the locked folder it is in. */
 export interface Resumable extends ResumePoint {
   readonly folder: RunFolder;
+  readonly path: string;
   readonly saved: TrainingState;
+  /** What was wrong with newer checkpoints. */
+  readonly warnings: readonly string[];
 }
 
 /** The images of a run, as its records name them. */
@@ -34,9 +37,11 @@ export function dataRecord({ name, length, fingerprint }: TrainOptions["data"]):
 }
 
 /**
- * Whether the run in `out` can be continued so; undefined if it has no checkpoint yet. Reads no tensor.
+ * Whether the run in `out` can be continued so; undefined if it has no checkpoint yet. Reads no tensor. A damaged
+ * checkpoint is passed over for the one before it, and that is told.
  *
- * @throws {RangeError} naming what differs, {SyntaxError} if the checkpoint is damaged
+ * @throws {RangeError} naming what differs, or if another process writes into the folder
+ * @throws {SyntaxError} if every checkpoint is damaged
  */
 export async function checkResumable(
   plan: RunPlan,
@@ -46,10 +51,26 @@ export async function checkResumable(
   if (out === undefined) throw new RangeError("--resume: wants the folder of the run in --out");
   const { folder } = await RunFolder.open(out);
   try {
-    const saved = await checkCheckpoint(folder.latestPath, checkpointTensors(state));
-    return { folder, saved, ...resumePoint(saved, plan, dataRecord(data), backend.fingerprint, reschedule) };
+    await folder.lock();
+    const damaged: SyntaxError[] = [];
+    for (const path of await folder.resumable()) {
+      try {
+        const saved = await checkCheckpoint(path, checkpointTensors(state));
+        const point = resumePoint(saved, plan, dataRecord(data), backend.fingerprint, reschedule);
+        const warnings = damaged.map(({ message }) => `${message}: going on from ${path} of update ${saved.step}`);
+        return { folder, path, saved, warnings, ...point };
+      } catch (error) {
+        if (!(error instanceof SyntaxError)) throw error;
+        damaged.push(error);
+      }
+    }
+    if (damaged.length > 0) {
+      throw new SyntaxError(`${damaged[0].message}: no other checkpoint can be read: begin again with --overwrite`);
+    }
+    folder.close();
+    return undefined;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
+    folder.close();
     throw error;
   }
 }
@@ -59,12 +80,12 @@ export async function resumeRun(
   plan: RunPlan,
   state: DinoState,
   options: TrainOptions,
-  { folder, saved, step, notices }: Resumable,
+  { folder, path, saved, step, notices, warnings }: Resumable,
 ): Promise<RunStart> {
   const tell = teller(options);
-  const path = folder.latestPath;
   await readCheckpoint(path, options.backend, checkpointTensors(state));
   for (const message of notices) tell({ type: "notice", message });
+  for (const message of warnings) tell({ type: "warning", message });
   if (!await folder.continueLog(saved.logBytes)) {
     tell({ type: "warning", message: `${folder.path}: log.jsonl lacks rows that the checkpoint knows of` });
   }
@@ -88,6 +109,7 @@ export async function beginRun(plan: RunPlan, state: DinoState, options: TrainOp
   if (out !== undefined) {
     if (resume) {
       folder = (await RunFolder.open(out)).folder;
+      await folder.lock();
       await folder.writeRecord(record);
       await folder.continueLog(0);
       notices.push(`${out}: has no checkpoint yet: the run begins again`);

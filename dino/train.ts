@@ -12,7 +12,7 @@ import { centerNorm, diagnose } from "./monitor.ts";
 import { withWhatFits } from "./memory_advice.ts";
 import { heldMessage, RUN_FORMAT, RunFolder } from "./run_folder.ts";
 import { planRun, type RunPlan, setUpStep, type StepSetup } from "./run_plan.ts";
-import { beginRun, checkResumable, dataRecord, resumeRun, type RunStart } from "./run_start.ts";
+import { beginRun, checkResumable, dataRecord, type Resumable, resumeRun, type RunStart } from "./run_start.ts";
 import { scheduledValues } from "./schedule.ts";
 import { distinctPrograms } from "./step.ts";
 import type { TrainOptions, TrainResult } from "./train_options.ts";
@@ -86,12 +86,14 @@ class TrainingRun {
     const plan = await fitRecomputation(wanted, options.backend);
     const setup = setUpStep(plan), programs = distinctPrograms(setup.programs);
     const executables = new Map<Program, Executable>();
+    let saved: Resumable | undefined;
     try {
-      const saved = options.resume ? await checkResumable(plan, setup.state, options) : undefined;
+      saved = options.resume ? await checkResumable(plan, setup.state, options) : undefined;
       for (const program of programs) executables.set(program, await options.backend.compile(program));
       const start = await (saved ? resumeRun(plan, setup.state, options, saved) : beginRun(plan, setup.state, options));
       return new TrainingRun(plan, options, setup, executables, start);
     } catch (error) {
+      saved?.folder.close();
       release(options, setup, executables);
       for (const program of programs) options.backend.free(...program.roots());
       throw await withWhatFits(error, plan, options.backend);

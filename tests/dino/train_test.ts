@@ -2,6 +2,7 @@
 
 import { readTrainingState } from "../../dino/checkpoint.ts";
 import type { Config } from "../../dino/config.ts";
+import { RunFolder } from "../../dino/run_folder.ts";
 import { train } from "../../dino/train.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
 import type { Tensor } from "../../models/graph/tensor.ts";
@@ -194,6 +195,7 @@ Deno.test("train: checkpoints stay every N epochs, and only the last ones are ke
     await trainToy(toyConfig({ epochs: 5, saveckpFreq: 1, keep: 2, knnEvery: 0 }), { out });
     const names = [...Deno.readDirSync(out)].map(({ name }) => name).sort();
     assertEquals(names, [
+      ".lock",
       "checkpoint0004.safetensors",
       "checkpoint0005.safetensors",
       "config.json",
@@ -233,6 +235,56 @@ Deno.test("train: what cannot be resumed is refused with the reason, and nothing
     const { events, result } = await resume({ epochs: 4, lr: 0.01 }, { reschedule: true });
     assertEquals([result.reason, result.step], ["finished", 28]);
     assert(events.some((e) => e.type === "notice" && e.message.includes("the learning rate goes from")));
+  }));
+
+Deno.test("train: a damaged checkpoint is passed over for the one before it, and that is told", () =>
+  inFolder(async (folder) => {
+    const out = `${folder}/run`, path = `${out}/latest.safetensors`;
+    const config = toyConfig({ knnEvery: 0, saveckpFreq: 1 });
+    await trainToy({ ...config, steps: 17 }, { out }); // two whole epochs, and three updates
+    const whole = await Deno.readFile(path);
+    const flipped = whole.slice(), zeroed = whole.slice();
+    flipped[whole.length - 1000] ^= 1;
+    zeroed.fill(0, whole.length - 1000);
+    const damages: [string, Uint8Array<ArrayBuffer>, string][] = [
+      ["nothing", new Uint8Array(0), "0 bytes are too few"],
+      ["zeros", new Uint8Array(whole.length), "the header is not JSON"],
+      ["half", whole.subarray(0, whole.length / 2), "truncated"],
+      ["flipped", flipped, "checksum"],
+      ["zeroed", zeroed, "checksum"],
+    ];
+    for (const [name, bytes, message] of damages) {
+      const copy = `${folder}/${name}`;
+      await Deno.mkdir(copy);
+      for (const { name: file } of Deno.readDirSync(out)) await Deno.copyFile(`${out}/${file}`, `${copy}/${file}`);
+      await Deno.writeFile(`${copy}/latest.safetensors`, bytes);
+      const { events, result } = await trainToy({ ...config, steps: 15 }, { out: copy, resume: true });
+      assertEquals(result.step, 15);
+      const warning = events.find((event) => event.type === "warning");
+      assert(warning?.type === "warning" && warning.message.includes(message), `${name}: ${warning?.message}`);
+      assert(warning.message.includes("checkpoint0002.safetensors of update 14"), warning.message);
+    }
+    for (const file of ["latest", "checkpoint0001", "checkpoint0002"]) {
+      await Deno.writeFile(`${out}/${file}.safetensors`, new Uint8Array(9));
+    }
+    await assertRejects(() => trainToy(config, { out, resume: true }), SyntaxError, "--overwrite");
+  }));
+
+Deno.test("train: two trainings do not write into one folder", () =>
+  inFolder(async (folder) => {
+    const out = `${folder}/run`, config = toyConfig({ knnEvery: 0, steps: 2 });
+    await trainToy(config, { out });
+    const holder = (await RunFolder.open(out)).folder;
+    await holder.lock();
+    const before = await Deno.readFile(`${out}/log.jsonl`);
+    for (const more of [{ resume: true }, { overwrite: true }]) {
+      await assertRejects(() => trainToy(config, { out, ...more }), RangeError, `process ${Deno.pid}`);
+    }
+    await assertRejects(() => RunFolder.tryOut(out), RangeError, "another training writes into it");
+    assertEquals(await Deno.readFile(`${out}/log.jsonl`), before);
+    holder.close();
+    await trainToy({ ...config, steps: 3 }, { out, resume: true });
+    await RunFolder.tryOut(out); // what ended holds nothing
   }));
 
 Deno.test("train: a disk that takes no checkpoint stops the run and keeps the previous one", () =>
