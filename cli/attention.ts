@@ -26,53 +26,88 @@ import { cropToPatches, fitShorterSide, normalizedPlanes, readRaster } from "../
 import { labelsOfMask } from "../dino/eval/object_masks.ts";
 import { besideEachOther, headColour, headsFigure, heatMap, overlayMask } from "../dino/eval/overlays.ts";
 import { boolean, integer, number, text } from "../dino/field.ts";
+import { drawFilm, filmFields, type FilmPlan } from "./attention_film.ts";
 import { type EvaluationCommand, runEvaluation, type Values } from "./evaluation.ts";
 import type { EvaluationContext } from "./evaluation_job.ts";
 import { givenArguments } from "./mode.ts";
+import { refuseUnwritableFilm, writeFilm } from "./film.ts";
 import { refuseUsedFolder, writeFolder } from "./output_folder.ts";
 import { encodePng } from "./report/png.ts";
-import { framesOf } from "./video_frames.ts";
+import { framesOf, imagesIn, rateOf } from "./video_frames.ts";
 
 const fields = {
   data: text(null, "an image, a folder of images or of a video's frames, or a video (ffmpeg)", {
     aliases: ["image-path", "input-path"],
   }),
   out: text(null, "folder for the pictures", { aliases: ["output-dir", "output-path"] }),
-  imageSize: integer(480, "side of the square an image is resized to; with --keep-aspect its shorter side", {
+  imageSize: integer(480, "side of the square an image is resized to; with --keep-aspect or --video its shorter side", {
     min: 1,
     unit: "pixels",
   }),
   keepAspect: boolean(false, "do not distort to a square"),
   threshold: number(0.6, "share of a head's attention that its mask keeps", { above: 0, max: 1 }),
   query: text("cls", "who looks: cls, or a place x,y in shares of width and height, such as 0.5,0.3"),
-  meanOnly: boolean(false, "only the mean over heads, one picture an image: the frames of an attention video"),
+  meanOnly: boolean(false, "only the mean over heads, one picture an image"),
+  ...filmFields,
   masks: text(null, "folder of foreground masks with the images' names: scores the heads against them"),
   randomBaseline: boolean(false, "with --masks: the scores of random weights too; of a run, those it began with"),
   limit: integer(null, "use the first N images only", { min: 1, unit: "images" }),
 };
 type Flags = Values<typeof fields>;
 
+/** What is looked at. */
+interface Found {
+  /** Of the images; of a video its frames. */
+  readonly path: string;
+  /** The frames of a film, in their order. */
+  readonly files?: readonly string[];
+  readonly film?: FilmPlan;
+}
+
+/** Of a folder of frames, which does not say: what most cameras take. */
+const USUAL_RATE = 25;
+
 /** The command. */
 export const command: EvaluationCommand<typeof fields> = {
   name: "attention",
-  usage: "attention RUN|WEIGHTS --data IMAGE|DIR --out DIR [flags]",
+  usage: "attention RUN|WEIGHTS --data IMAGE|DIR|VIDEO --out DIR [--video FILE] [flags]",
   about: "Draws the attention of the last block's heads: a heat map and a mask of each head, and all heads in one " +
-    "picture. With --masks: how well they cover given foregrounds (Jaccard).",
+    "picture. With --video: a film of it. With --masks: how well they cover given foregrounds (Jaccard).",
   fields,
   sources: ({ masks, limit }, extra) => {
+    const { path, files } = extra as Found;
     return {
-      data: { path: extra as string, limit: limit ?? undefined, strict: true },
+      data: { path, files, limit: limit ?? undefined, strict: true },
       ...masks === null ? {} : { masks: { path: masks, strict: true } },
     };
   },
-  prepare: async ({ data, out, query, masks, meanOnly, randomBaseline }, temporary) => {
+  prepare: async (flags, temporary, signal): Promise<Found> => {
+    const { data, out, query, masks, meanOnly, randomBaseline, video } = flags;
     placeOf(query);
     if (data === null) throw new RangeError("wants an image or a folder of images in --data");
     if (randomBaseline && masks === null) throw new RangeError("--random-baseline goes with --masks");
-    if (out === null && masks === null) throw new RangeError("wants a folder for the pictures in --out");
+    if (out === null && masks === null && video === null) {
+      throw new RangeError("wants a folder for the pictures in --out, or a film in --video");
+    }
+    if (video === null) {
+      const alone = (["fps", "view", "head", "scale"] as const).find((key) => flags[key] !== fields[key].default);
+      if (alone) throw new RangeError(`--${alone} goes with --video: name the film`);
+    } else await refuseUnwritableFilm("--video", video);
     if (out !== null) await refuseUsedFolder(out);
     if (meanOnly && masks !== null) throw new RangeError("--mean-only draws, --masks scores heads: use one of the two");
-    return await framesOf(data, temporary);
+    const path = await framesOf(data, temporary, signal);
+    if (video === null) return { path };
+    const rate = flags.fps ?? await rateOf(data) ?? USUAL_RATE;
+    const isFolder = await Deno.stat(path).then(({ isDirectory }) => isDirectory, () => false);
+    const files = isFolder ? await imagesIn(path) : undefined;
+    return { path, files, film: { folder: join(temporary, "film"), rate } };
+  },
+  finish: async ({ video }, extra, { signal, progress }) => {
+    const { film } = extra as Found;
+    if (!film) return;
+    const count = [...Deno.readDirSync(film.folder)].length;
+    const show = (done: number, total: number) => progress("film, frame", done, total);
+    await writeFilm(video!, film.folder, count, { rate: film.rate, signal, progress: show });
   },
   async evaluate(context, flags) {
     const { sources: { data, masks }, backbone } = context;
@@ -98,16 +133,31 @@ export const command: EvaluationCommand<typeof fields> = {
         context.progress("images", i + 1, data.length);
       }
     };
-    if (flags.out === null) await all();
-    else await writeFolder(flags.out, all);
+    if (flags.out !== null) await writeFolder(flags.out, all);
+    else if (truths) await all();
+    const { film } = context.extra as Found;
+    if (film) {
+      const imageOf = async (i: number) => seenImage(await readRaster(data, i), flags, backbone.patchSize);
+      const { patchSize } = backbone, { progress } = context;
+      await drawFilm(flags, film, data, {
+        look: (i) => look(looking, flags, encoder, data, i),
+        imageOf,
+        patchSize,
+        progress,
+      });
+    }
     encoder.dispose();
     const baseline = flags.randomBaseline ? await scoreRandom(looking, flags, truths!) : undefined;
-    const lines = flags.out === null ? [] : [`${flags.out}: pictures of ${data.length} images`];
-    if (scores.length === 0) return { value: { out: flags.out, images: data.length }, lines };
+    const lines = [
+      ...flags.out === null ? [] : [`${flags.out}: pictures of ${data.length} images`],
+      ...film ? [`${flags.video}: ${data.length} frames, ${Number(film.rate.toFixed(3))} a second`] : [],
+    ];
+    const written = { out: flags.out, images: data.length, ...film && { video: flags.video, fps: film.rate } };
+    if (scores.length === 0) return { value: written, lines };
     const summary = summarize(scores, backbone.numHeads);
     const percent = (v: number) => (100 * v).toFixed(1);
     return {
-      value: { out: flags.out, images: data.length, threshold: flags.threshold, ...summary, baseline, scores },
+      value: { ...written, threshold: flags.threshold, ...summary, baseline, scores },
       lines: [
         ...lines,
         `Jaccard with ${scores.length} masks, ${flags.threshold * 100} % of the attention kept:`,
@@ -144,10 +194,7 @@ async function look(
   i: number,
 ): Promise<Looked> {
   const original = await readRaster(source, i);
-  const side = flags.imageSize;
-  const image = flags.keepAspect
-    ? fitShorterSide(original, side, backbone.patchSize)
-    : cropToPatches(resize(original, side, side, "bilinear"), backbone.patchSize);
+  const image = seenImage(original, flags, backbone.patchSize);
   const { height, width } = image;
   const gridHeight = height / backbone.patchSize, gridWidth = width / backbone.patchSize;
   const place = placeOf(flags.query);
@@ -159,6 +206,12 @@ async function look(
     attentionOf: token,
   });
   return { image, original, maps: attentionMaps(attention!, backbone.numHeads, gridHeight, gridWidth) };
+}
+
+/** An image as the network sees it. */
+function seenImage(original: Raster, { imageSize: side, keepAspect, video }: Flags, patchSize: number): Raster {
+  if (keepAspect || video !== null) return fitShorterSide(original, side, patchSize);
+  return cropToPatches(resize(original, side, side, "bilinear"), patchSize);
 }
 
 async function draw(folder: string, flags: Flags, id: string, { image, maps }: Looked, patch: number): Promise<void> {

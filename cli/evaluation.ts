@@ -93,10 +93,21 @@ export interface EvaluationCommand<F extends Readonly<Record<string, Field>>> {
   /**
    * Reads what is neither weights nor images (ground truth), and checks flags; its result reaches `evaluate` as `extra`.
    * @param temporary a folder that goes away with the command
+   * @param signal Ctrl-C
    */
-  prepare?(flags: Values<F>, temporary: string): Promise<unknown>;
+  prepare?(flags: Values<F>, temporary: string, signal?: AbortSignal): Promise<unknown>;
   /** Computes. */
   evaluate(context: EvaluationContext, flags: Values<F>): Promise<EvaluationOutcome>;
+  /** What takes other programs, once all is computed: here it may start some. */
+  finish?(flags: Values<F>, extra: unknown, finishing: Finishing): Promise<void>;
+}
+
+/** What the end of an evaluation works with. */
+export interface Finishing {
+  /** Ctrl-C. */
+  readonly signal: AbortSignal;
+  /** Says how far it is. */
+  readonly progress: (what: string, done: number, total: number) => void;
 }
 
 /** Runs an evaluation from a command line; returns the exit status. */
@@ -143,12 +154,16 @@ async function run<F extends Readonly<Record<string, Field>>>(
       const file = (flags as Record<string, unknown>)[key];
       if (typeof file === "string" && /\.\w+$/.test(file)) await refuseMissingFolder(`--${key}`, file);
     }
-    const extra = await command.prepare?.(flags, temporary) ?? null;
-    const requests = command.sources(flags, extra);
-    const sources = await openSources(requests, join(cache, "images"), temporary, flags, progress);
-    if (sources === undefined) return EXIT_INTERRUPTED;
+    const prepared = await untilInterrupted(async (signal) => {
+      const extra = await command.prepare?.(flags, temporary, signal) ?? null;
+      const requests = command.sources(flags, extra);
+      return { extra, sources: await openSources(requests, join(cache, "images"), temporary, flags, progress, signal) };
+    });
+    if (prepared === undefined) return EXIT_INTERRUPTED;
+    const { extra, sources } = prepared;
     const { network, numHeads = null } = flags;
     return await compute(
+      command,
       {
         command: "evaluation",
         name: command.name,
@@ -169,7 +184,12 @@ async function run<F extends Readonly<Record<string, Field>>>(
   }
 }
 
-async function compute(job: EvaluationJob, flags: Values<typeof COMMON>, progress: Progress): Promise<number> {
+async function compute<F extends Readonly<Record<string, Field>>>(
+  command: EvaluationCommand<F>,
+  job: EvaluationJob,
+  flags: Values<F> & Values<typeof COMMON>,
+  progress: Progress,
+): Promise<number> {
   let outcome: EvaluationOutcome | undefined;
   const code = await launch(job, {
     checked: flags.checked,
@@ -182,23 +202,48 @@ async function compute(job: EvaluationJob, flags: Values<typeof COMMON>, progres
     },
   });
   if (code !== 0 || !outcome) return code;
+  const { finish } = command;
+  if (finish) {
+    const finished = await untilInterrupted(async (signal) => {
+      const show = (what: string, done: number, total: number) =>
+        progress.show({ type: "evaluating", what, done, total });
+      await finish(flags, job.extra, { signal, progress: show });
+      return true;
+    });
+    if (!finished) return EXIT_INTERRUPTED;
+    progress.close();
+  }
   if (flags.json) {
     console.log(JSON.stringify({ ...job.weights === null ? {} : { weights: job.weights }, ...outcome.value }));
   } else for (const line of outcome.lines) progress.result(line);
   return 0;
 }
 
-/** Opens and decodes; undefined when Ctrl-C came in between. */
+/** What `work` gives; undefined when Ctrl-C came in between. */
+async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T | undefined> {
+  const stop = new AbortController();
+  const interrupt = () => stop.abort();
+  Deno.addSignalListener("SIGINT", interrupt);
+  try {
+    const result = await work(stop.signal);
+    return stop.signal.aborted ? undefined : result;
+  } catch (error) {
+    if (stop.signal.aborted) return undefined;
+    throw error;
+  } finally {
+    Deno.removeSignalListener("SIGINT", interrupt);
+  }
+}
+
+/** Opens and decodes. */
 async function openSources(
   requests: Readonly<Record<string, SourceRequest>>,
   cacheDirectory: string,
   temporary: string,
   flags: Values<typeof imageFields>,
   progress: Progress,
-): Promise<Record<string, PixelLocator> | undefined> {
-  const stop = new AbortController();
-  const interrupt = () => stop.abort();
-  Deno.addSignalListener("SIGINT", interrupt);
+  signal: AbortSignal,
+): Promise<Record<string, PixelLocator>> {
   const processes = flags.numWorkers ?? Math.max(1, Math.min(16, navigator.hardwareConcurrency - 1));
   const decoder = new DecoderPool({ processes, executable: checkedBinary() });
   const locators: Record<string, PixelLocator> = {};
@@ -216,7 +261,7 @@ async function openSources(
         cacheDirectory,
         cacheSize: shorterSide ?? "original",
         decoder,
-        signal: stop.signal,
+        signal,
         onEvent: (event) =>
           progress.show({ source: "data", ...event, ...event.type === "found" ? { name: path } : {} }),
       });
@@ -228,11 +273,7 @@ async function openSources(
       locators[name] = source.locator;
     }
     return locators;
-  } catch (error) {
-    if (stop.signal.aborted) return undefined;
-    throw error;
   } finally {
-    Deno.removeSignalListener("SIGINT", interrupt);
     await decoder.close();
   }
 }

@@ -5,7 +5,6 @@ import { IMAGENET_NORMALIZATION, type Normalization } from "../models/graph/ops/
 import { requireVit } from "../models/backbone.ts";
 import { resizeMaskNearest } from "../models/image/host_resize.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
-import { isImageName } from "../dino/data/decode.ts";
 import { measureFrame, type SequenceMeasure, summarizeSequence } from "../dino/eval/davis.ts";
 import { ImageEncoder } from "../dino/eval/encoder.ts";
 import { normalizedPlanes, readRaster } from "../dino/eval/image_planes.ts";
@@ -18,7 +17,7 @@ import type { EvaluationContext } from "./evaluation_job.ts";
 import { givenArguments } from "./mode.ts";
 import { refuseUsedFolder, writeFolder } from "./output_folder.ts";
 import { encodePalettePng } from "./report/png.ts";
-import { framesOf } from "./video_frames.ts";
+import { framesOf, imagesIn } from "./video_frames.ts";
 
 const fields = {
   data: text(null, "DAVIS 2017: the folder with JPEGImages, Annotations and ImageSets", { aliases: ["data-path"] }),
@@ -71,11 +70,11 @@ export const command: EvaluationCommand<typeof fields> = {
       masks: { path: "masks", files: masks, strict: true },
     };
   },
-  prepare: async (flags, temporary): Promise<Found> => {
+  prepare: async (flags, temporary, signal): Promise<Found> => {
     if (flags.out === null) throw new RangeError("wants a folder for the masks in --out");
     await refuseUsedFolder(flags.out);
     if (flags.frames !== null) {
-      return await singleVideo(await framesOf(flags.frames, temporary), flags.mask, basename(flags.frames));
+      return await singleVideo(await framesOf(flags.frames, temporary, signal), flags.mask, basename(flags.frames));
     }
     if (flags.data === null) throw new RangeError("wants DAVIS in --data, or the frames of one video in --frames");
     return await davisVideos(flags.data, flags.split, flags.resolution);
@@ -261,19 +260,6 @@ async function davisVideos(data: string, split: string, resolution: string): Pro
   }
   if (sequences.length === 0) throw new RangeError(`${list}: names no sequence`);
   return { frames, masks, sequences };
-}
-
-async function imagesIn(folder: string): Promise<string[]> {
-  const names: string[] = [];
-  try {
-    for await (const { name, isFile } of Deno.readDir(folder)) if (isFile && isImageName(name)) names.push(name);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) throw new RangeError(`${folder}: no such folder`);
-    throw error;
-  }
-  if (names.length === 0) throw new RangeError(`${folder}: holds no images`);
-  const root = await Deno.realPath(folder);
-  return names.sort().map((name) => join(root, name));
 }
 
 /** Runs the command; returns its exit status. */

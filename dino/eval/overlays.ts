@@ -36,18 +36,42 @@ export function headColour(head: number): readonly [number, number, number] {
   return HEAD_COLOURS[head % HEAD_COLOURS.length];
 }
 
+/** Values between which a map's colours change; those outside have the colour of the nearer end. */
+export type HeatRange = readonly [darkest: number, brightest: number];
+
+/** Smallest and largest value of a map. */
+export function rangeOf(map: Float32Array): HeatRange {
+  return [map.reduce((a, b) => Math.min(a, b), Infinity), map.reduce((a, b) => Math.max(a, b), -Infinity)];
+}
+
 /**
- * A map as colours, from its smallest value to its largest.
+ * A map as colours.
  *
  * @param map [height, width]
+ * @param range default: from its smallest value to its largest
  */
-export function heatMap(map: Float32Array, height: number, width: number): Raster {
-  const min = map.reduce((a, b) => Math.min(a, b), Infinity), max = map.reduce((a, b) => Math.max(a, b), -Infinity);
+export function heatMap(map: Float32Array, height: number, width: number, range: HeatRange = rangeOf(map)): Raster {
   const data = new Uint8Array(height * width * 3);
   for (let i = 0; i < map.length; i++) {
-    const place = max > min ? (map[i] - min) / (max - min) * (HEAT.length - 1) : 0;
+    const place = shareOf(map[i], range) * (HEAT.length - 1);
     const low = Math.min(Math.floor(place), HEAT.length - 2), share = place - low;
     for (let c = 0; c < 3; c++) data[3 * i + c] = Math.round(HEAT[low][c] * (1 - share) + HEAT[low + 1][c] * share);
+  }
+  return { data, height, width };
+}
+
+/** Where a value lies in a range: 0 to 1. */
+function shareOf(value: number, [darkest, brightest]: HeatRange): number {
+  return brightest > darkest ? Math.max(0, Math.min(1, (value - darkest) / (brightest - darkest))) : 0;
+}
+
+/** An image that a map's colours cover, the more the larger its values; where they are small, it only darkens. */
+export function overlayHeat(image: Raster, map: Float32Array, range: HeatRange = rangeOf(map)): Raster {
+  const { height, width } = image;
+  const { data } = heatMap(map, height, width, range);
+  for (let i = 0; i < data.length; i++) {
+    const cover = 0.25 + 0.55 * shareOf(map[Math.floor(i / 3)], range);
+    data[i] = Math.round(image.data[i] * (1 - cover) + data[i] * cover);
   }
   return { data, height, width };
 }
@@ -84,14 +108,20 @@ export function overlayMask(
  *
  * @param maps [heads, height, width] at the image's size
  * @param masks of the same extents: where each head's attention counts
+ * @param peaks attention that is drawn brightest, of each head; default: the largest there is in its map
  */
-export function headsFigure(image: Raster, maps: Float32Array, masks: Uint8Array, heads: number): Raster {
+export function headsFigure(
+  image: Raster,
+  maps: Float32Array,
+  masks: Uint8Array,
+  heads: number,
+  peaks: readonly number[] = Array.from(
+    { length: heads },
+    (_, h) => rangeOf(maps.subarray(h * maps.length / heads, (h + 1) * maps.length / heads))[1],
+  ),
+): Raster {
   const { height, width } = image;
   const pixels = height * width;
-  const peaks = Array.from(
-    { length: heads },
-    (_, h) => maps.subarray(h * pixels, (h + 1) * pixels).reduce((a, b) => Math.max(a, b), 0) || 1,
-  );
   const data = new Uint8Array(pixels * 3);
   for (let i = 0; i < pixels; i++) {
     const [r, g, b] = image.data.subarray(3 * i, 3 * i + 3);
@@ -100,7 +130,7 @@ export function headsFigure(image: Raster, maps: Float32Array, masks: Uint8Array
     const mixed = [0, 0, 0];
     for (let h = 0; h < heads; h++) {
       if (!masks[h * pixels + i]) continue;
-      const weight = maps[h * pixels + i] / peaks[h];
+      const weight = Math.min(1, maps[h * pixels + i] / (peaks[h] || 1));
       strongest = Math.max(strongest, weight);
       total += weight;
       for (let c = 0; c < 3; c++) mixed[c] += weight * headColour(h)[c];

@@ -9,6 +9,7 @@ import { command as search } from "../../cli/search.ts";
 import { command as videoSegmentation } from "../../cli/video_segmentation.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
 import { openPixels } from "../../dino/data/open.ts";
+import { loadSharp } from "../../dino/data/sharp.ts";
 import { uploadBackbone } from "../../dino/eval/backbone.ts";
 import { nearDuplicates } from "../../dino/eval/image_index.ts";
 import { loadWeights } from "../../dino/load_weights.ts";
@@ -67,6 +68,7 @@ async function evaluate(
       progress: () => {},
       notice: () => {},
     }, flags);
+    await command.finish?.(flags, extra, { signal: new AbortController().signal, progress: () => {} });
     return JSON.parse(JSON.stringify(outcome.value));
   } finally {
     uploaded.dispose();
@@ -214,7 +216,7 @@ onEachBackend("retrieval and copy detection: copies are found, mistakes are name
       "no image called 201001",
     );
   });
-}, { backends: ["wasm"] });
+}, { backends: ["wasm", "webgpu"] });
 
 onEachBackend(
   "video segmentation and attention: masks follow, pictures appear whole or not at all",
@@ -248,6 +250,21 @@ onEachBackend(
       await assertRejects(() => evaluate(backend, folder, attention, film), RangeError, "ffmpeg");
       assert(looked.bestPerImage >= looked.bestHead && looked.bestHead >= looked.meanOverHeads);
       assertEquals([...Deno.readDirSync(join(drawn, "00001"))].length, 2 + 2 * TOY_VIT.numHeads + 1);
+
+      const filmed = join(folder, "filmed.webp");
+      const filming = { data: images, video: filmed, imageSize: 32, view: "heads", fps: 10 };
+      const { video, fps, images: frames } = await evaluate(backend, folder, attention, filming);
+      assertEquals([video, fps, frames], [filmed, 10, 4]);
+      const sharp = await loadSharp();
+      const { pages, width } = await sharp(await Deno.readFile(filmed), { pages: -1 }).metadata();
+      assertEquals([pages, width], [4, 48 + 4 + 48]);
+      const refuse = (changes: object, message: string) =>
+        assertRejects(() => evaluate(backend, folder, attention, { ...filming, ...changes }), RangeError, message);
+      await refuse({ head: 2 }, "--head 2: there are heads 0 to 1");
+      await refuse({ video: null, out: join(folder, "no") }, "--fps goes with --video");
+      await writePicture(join(images, "00002a.png"), picture(64, 64, () => [0, 0, 0]), 64, 64);
+      await refuse({}, "00002a.png: becomes 32 × 32, the frames before 48 × 32");
+      await Deno.remove(join(images, "00002a.png"));
 
       // A mask of another size in the middle: nothing is left, not even of the first frames.
       await writePicture(join(masks, "00002.png"), picture(5, 5, () => [0, 0, 0]), 5, 5);

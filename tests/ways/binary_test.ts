@@ -76,6 +76,13 @@ Deno.test({
       const knn = await alone(folder, ["knn", "run0", "--data", "images", "--backend", "wasm", "--json"]);
       assertEquals(knn.code, 0, knn.err);
       assertEquals(JSON.parse(knn.out).results[0].accuracies[0].k, 7); // one of eight is held out
+      await Deno.mkdir(`${folder}/frames`);
+      for (const i of [1, 2]) await Deno.copyFile(`${folder}/images/even/0.jpg`, `${folder}/frames/${i}.jpg`);
+      const film = ["--data", "frames", "--video", "film.webp", "--image-size", "16", "--backend", "wasm", "--json"];
+      const filmed = await alone(folder, ["attention", "run0", ...film]);
+      assertEquals(filmed.code, 0, filmed.err);
+      assertEquals(JSON.parse(filmed.out).images, 2);
+      assertStringIncludes(await Deno.readTextFile(`${folder}/film.webp`), "ANMF"); // made inside, without ffmpeg
       const version = await alone(folder, ["--version"]);
       assertStringIncludes(version.out, "compiled turbo");
       const wrong = await alone(folder, ["trian"]);

@@ -4,7 +4,7 @@ import { measureFrame, summarizeSequence } from "../../../dino/eval/davis.ts";
 import { ImageEncoder } from "../../../dino/eval/encoder.ts";
 import { normalizeRows } from "../../../dino/eval/knn.ts";
 import { labelsOfMask, OBJECT_PALETTE } from "../../../dino/eval/object_masks.ts";
-import { headsFigure, overlayMask } from "../../../dino/eval/overlays.ts";
+import { headsFigure, heatMap, overlayHeat, overlayMask } from "../../../dino/eval/overlays.ts";
 import { MaskPropagation, upsampleMask } from "../../../dino/eval/video_segmentation.ts";
 import { CounterRandom, STREAM } from "../../../models/rng.ts";
 import { tensor } from "../../../models/graph/tensor.ts";
@@ -154,4 +154,10 @@ Deno.test("overlays keep what is outside the mask and need no head to look anywh
   const changed = overlayMask(image, mask).data;
   assert(changed[18] !== 100 && changed[0] === 100);
   assert(headsFigure(image, new Float32Array(40), new Uint8Array(40), 2).data.every((v) => v === 55));
+  // A scale of one's own: what exceeds it has the colour of its end, and dark places keep the image's colours.
+  const map = Float32Array.from({ length: 20 }, (_, i) => i);
+  const capped = heatMap(map, 4, 5, [0, 10]).data;
+  assertEquals([...capped.subarray(3 * 19)], [...capped.subarray(3 * 10, 3 * 11)]);
+  assert([...heatMap(map, 4, 5).data.subarray(3 * 10, 3 * 11)].join() !== [...capped.subarray(3 * 19)].join());
+  assertEquals(overlayHeat(image, map, [0, 10]).data[0], 75);
 });
