@@ -7,6 +7,8 @@ import {
   type Precision,
 } from "../models/graph/backend.ts";
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
+import { ALONE, type Communicator } from "../models/graph/communicator.ts";
+import { requireRanks } from "../models/graph/ops/collective.ts";
 import { planMemory } from "../models/graph/plan.ts";
 import type { Program } from "../models/graph/program.ts";
 import { byteLength, bytesPerElement, hostArray, size, type Tensor, type TensorData } from "../models/graph/tensor.ts";
@@ -139,12 +141,14 @@ export class WebGpuBackend implements Backend, Host {
     return { persistent: persistentBytes, arena: arenaBytes, workspace: scratchBytes };
   }
 
-  async compile(program: Program): Promise<Executable> {
+  async compile(program: Program, communicator?: Communicator): Promise<Executable> {
+    requireRanks(program, communicator);
     await this.tuner?.prepare(program);
     return await this.compileWith(
       program,
       this.chooseMatmul ?? this.tuner?.choose,
       this.chooseAttention ?? this.tuner?.chooseAttention,
+      communicator,
     );
   }
 
@@ -153,6 +157,7 @@ export class WebGpuBackend implements Backend, Host {
     program: Program,
     chooseMatmul?: MatmulChooser,
     chooseAttention?: AttentionChooser,
+    communicator: Communicator = ALONE,
   ): Promise<Executable> {
     this.check();
     dropUnreadOutputs(program);
@@ -168,7 +173,7 @@ export class WebGpuBackend implements Backend, Host {
       dispatches.map(({ kernel, bindings }) => this.pipelines.get(kernel, bindings.length)),
     );
     this.check();
-    return new GpuExecutable(stored, plan, dispatches, pipelines, this);
+    return new GpuExecutable(stored, plan, dispatches, pipelines, this, communicator);
   }
 
   async holds(programs: readonly Program[], precision: Precision = this.precision): Promise<boolean> {

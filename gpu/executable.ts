@@ -1,7 +1,10 @@
-// A lowered program bound to buffers: run is one encoder, one pass, one submission.
+// A lowered program bound to buffers: run is one encoder, one pass, one submission; and one more after each meeting with other ranks.
 import type { Executable } from "../models/graph/backend.ts";
 import type { MemoryPlan } from "../models/graph/plan.ts";
 import type { Program } from "../models/graph/program.ts";
+import { ALONE, type Communicator } from "../models/graph/communicator.ts";
+import { carryOut, type Meeting, meetings } from "../models/graph/ops/collective.ts";
+import { byteLength, type Tensor } from "../models/graph/tensor.ts";
 import { type Dispatch, fold, paramBytes, writeParams } from "./dispatch.ts";
 import type { Memory } from "./memory.ts";
 import type { Pipeline } from "./shader.ts";
@@ -27,6 +30,13 @@ export interface ReadyDispatch {
   readonly op: number;
 }
 
+const MAP_READ_COPY_DST = 0x01 | 0x08; // GPUBufferUsage.MAP_READ | COPY_DST
+
+/** A meeting with the other ranks, and the buffers in which the host finds what it carries there. */
+interface Stop extends Meeting {
+  readonly readable: readonly GPUBuffer[];
+}
+
 /** Bytes of the largest `Params` struct, that of the lane product. */
 const LARGEST_PARAMS = 128;
 
@@ -35,6 +45,7 @@ export class GpuExecutable implements Executable {
   readonly profile?: () => Promise<Float64Array>;
   readonly #uniforms: GPUBuffer;
   readonly #stride: number;
+  readonly #stops: readonly Stop[];
   #ready: ReadyDispatch[] = [];
   #generation = -1;
 
@@ -44,10 +55,17 @@ export class GpuExecutable implements Executable {
     readonly dispatches: readonly Dispatch[],
     readonly pipelines: readonly Pipeline[],
     readonly host: Host,
+    readonly communicator: Communicator = ALONE,
   ) {
+    this.#stops = meetings(program).map((meeting) => ({
+      ...meeting,
+      readable: meeting.ops.map(({ in: { x } }) =>
+        host.device.createBuffer({ label: `told ${x.name}`, size: byteLength(x), usage: MAP_READ_COPY_DST })
+      ),
+    }));
     this.#stride = host.device.limits.minUniformBufferOffsetAlignment;
     this.#uniforms = host.buffers.uniforms(this.#packParams());
-    if (host.timestamps) {
+    if (host.timestamps && this.#stops.length === 0) {
       this.profile = async () => {
         this.host.check();
         const result = await profileOperations(host.device, this.#bound(), program.ops.length);
@@ -59,8 +77,55 @@ export class GpuExecutable implements Executable {
 
   run(): Promise<void> {
     this.host.check();
-    const { device } = this.host;
+    if (this.#stops.length > 0) return this.#runWithOthers();
+    this.#submit(this.#bound());
+    return this.host.pace();
+  }
+
+  async #runWithOthers(): Promise<void> {
     const ready = this.#bound();
+    let done = 0;
+    for (const stop of this.#stops) {
+      const found = ready.findIndex(({ op }, i) => i >= done && op > stop.at), next = found < 0 ? ready.length : found;
+      await this.#meet(stop, ready.slice(done, next));
+      done = next;
+    }
+    this.#submit(ready.slice(done));
+    await this.host.pace();
+  }
+
+  /** Computes up to a meeting, and writes down what the ranks have told each other. */
+  async #meet({ ops, readable }: Stop, before: readonly ReadyDispatch[]): Promise<void> {
+    const { queue } = this.host.device;
+    this.#submit(before, (encoder) =>
+      ops.forEach(({ in: { x } }, i) => {
+        const { buffer, offset } = this.#placeOf(x);
+        encoder.copyBufferToBuffer(buffer, offset, readable[i], 0, byteLength(x));
+      }));
+    const told = await Promise.all(readable.map(async (buffer) => {
+      await buffer.mapAsync(1 /* GPUMapMode.READ */).catch((error) => {
+        this.host.check(); // a lost device says more than the buffer
+        throw error;
+      });
+      const data = new Float32Array(buffer.getMappedRange().slice(0));
+      buffer.unmap();
+      return data;
+    }));
+    this.host.check();
+    for (const [i, op] of ops.entries()) {
+      const result = await carryOut(op, told[i], this.communicator) as Float32Array<ArrayBuffer>;
+      const { buffer, offset } = this.#placeOf(op.out.y);
+      queue.writeBuffer(buffer, offset, result);
+    }
+  }
+
+  #placeOf(t: Tensor) {
+    const binding = { kind: "tensor", tensor: t, offset: 4 * (t.offset ?? 0), bytes: byteLength(t) } as const;
+    return this.host.buffers.place(binding, 0, this.plan.offsets);
+  }
+
+  #submit(ready: readonly ReadyDispatch[], then: (encoder: GPUCommandEncoder) => void = () => {}): void {
+    const { device } = this.host;
     const encoder = device.createCommandEncoder({ label: this.program.name });
     const pass = encoder.beginComputePass({ label: this.program.name });
     let last: GPUComputePipeline | undefined;
@@ -71,11 +136,12 @@ export class GpuExecutable implements Executable {
       pass.dispatchWorkgroups(x, y);
     }
     pass.end();
+    then(encoder);
     device.queue.submit([encoder.finish()]);
-    return this.host.pace();
   }
 
   dispose(): void {
+    for (const { readable } of this.#stops) for (const buffer of readable) buffer.destroy();
     this.#uniforms.destroy();
     this.#ready = [];
   }

@@ -25,6 +25,7 @@ export enum Code {
   batchNormBackwardPartial,
   batchNormBackwardSums,
   batchNormBackward,
+  batchNormMoments,
   attention,
   attentionBackward,
   attentionProbs,

@@ -5,6 +5,8 @@
 import kernels from "./kernels.b64" with { type: "text" };
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import type { Backend, Executable, MemoryUse } from "../models/graph/backend.ts";
+import { ALONE, type Communicator } from "../models/graph/communicator.ts";
+import { carryOut, type CollectiveOp, meetings, requireRanks } from "../models/graph/ops/collective.ts";
 import { type MemoryPlan, planMemory } from "../models/graph/plan.ts";
 import type { Program } from "../models/graph/program.ts";
 import {
@@ -12,6 +14,7 @@ import {
   bytesPerElement,
   hostArray,
   rootOf,
+  size,
   type Tensor,
   type TensorData,
 } from "../models/graph/tensor.ts";
@@ -113,12 +116,13 @@ class WasmBackend implements Backend {
     return { persistent, arena, workspace };
   }
 
-  compile(program: Program): Promise<Executable> {
+  compile(program: Program, communicator: Communicator = ALONE): Promise<Executable> {
     // Started at once, so that what is written next finds its buffer.
-    return new Promise((resolve) => resolve(this.#compile(program)));
+    return new Promise((resolve) => resolve(this.#compile(program, communicator)));
   }
 
-  #compile(program: Program): Executable {
+  #compile(program: Program, communicator: Communicator): Executable {
+    requireRanks(program, communicator);
     dropUnreadOutputs(program);
     const plan = planMemory(program);
     const machine = { threads: this.#layout.threads, tileColumns: this.#tile.columns };
@@ -126,7 +130,7 @@ class WasmBackend implements Backend {
     this.#layout.require(plan.arenaBytes, needs.workspaceBytes, needs.scratchBytes, `program "${program.name}"`);
     for (const root of program.roots()) if (root.role !== "activation") this.#addressOf(root);
     const { address: list } = this.#layout.allocate(needs.steps.length * StepField.bytes, "an op list");
-    return new WasmExecutable(this, program, plan, list, needs.steps);
+    return new WasmExecutable(this, program, plan, list, needs.steps, communicator);
   }
 
   holds(programs: readonly Program[]): Promise<boolean> {
@@ -162,22 +166,44 @@ class WasmBackend implements Backend {
     return this.#layout.version;
   }
 
-  /** Runs a list after everything asked for before it. `prepare` is called right before. */
-  runList(list: number, steps: number, prepare: () => void, times = 0): Promise<void> {
+  /**
+   * Runs a list after everything asked for before it. `prepare` is called right before.
+   *
+   * @param stops where the threads rest while the host does something
+   */
+  runList(list: number, steps: number, prepare: () => void, stops: readonly Stop[] = [], times = 0): Promise<void> {
     return this.#enqueue(async () => {
       prepare();
       const { scratchAddress, scratchBytes, transientAddress, bytes } = this.#layout;
       this.#zones?.poison(transientAddress, bytes);
-      await this.#pool.run(list, steps, { scratch: scratchAddress, scratchBytes, times });
+      const context = { scratch: scratchAddress, scratchBytes, times };
+      let done = 0;
+      const runUpTo = async (end: number) => {
+        if (end > done) await this.#pool.run(list + done * StepField.bytes, end - done, context);
+        done = end;
+      };
+      for (const stop of stops) {
+        await runUpTo(stop.steps);
+        await stop.action();
+      }
+      await runUpTo(steps);
       this.#zones?.check(this.#layout.scratchEnd);
     });
+  }
+
+  /** The elements of any tensor while a program of this plan runs. */
+  valuesOf(t: Tensor, plan: MemoryPlan): Float32Array {
+    const root = rootOf(t);
+    if (root.role !== "activation") return new Float32Array(this.#memory.buffer, this.#bytesOf(t).byteOffset, size(t));
+    const address = activationAddress(this.#layout, plan, root) + 4 * (t.offset ?? 0);
+    return new Float32Array(this.#memory.buffer, address, size(t));
   }
 
   /** Runs a list and returns the milliseconds at which each step ended, and the list began (last). */
   async timeList(list: number, steps: number, prepare: () => void): Promise<Float64Array> {
     const { address: times } = this.#layout.allocate((steps + 1) * 8, "a profile");
     try {
-      await this.runList(list, steps, prepare, times);
+      await this.runList(list, steps, prepare, [], times);
       return new Float64Array(this.#memory.buffer, times, steps + 1).slice();
     } finally {
       this.#layout.release(times);
@@ -278,9 +304,17 @@ class WasmBackend implements Backend {
   }
 }
 
+/** Where a run rests. */
+interface Stop {
+  /** Steps that are done by then. */
+  readonly steps: number;
+  readonly action: () => Promise<void>;
+}
+
 class WasmExecutable implements Executable {
   #version = -1;
   #disposed = false;
+  readonly #stops: readonly Stop[];
 
   constructor(
     readonly backend: WasmBackend,
@@ -288,14 +322,30 @@ class WasmExecutable implements Executable {
     readonly plan: MemoryPlan,
     readonly list: number,
     readonly steps: readonly Step[],
-  ) {}
+    communicator: Communicator,
+  ) {
+    this.#stops = meetings(program).map(({ at, ops }) => {
+      const next = steps.findIndex(({ op }) => op > at);
+      return { steps: next < 0 ? steps.length : next, action: () => this.#meet(ops, communicator) };
+    });
+  }
 
   run(): Promise<void> {
     if (this.#disposed) return Promise.reject(new Error(`wasm: program "${this.program.name}" was disposed`));
-    return this.backend.runList(this.list, this.steps.length, () => this.#refresh());
+    return this.backend.runList(this.list, this.steps.length, () => this.#refresh(), this.#stops);
+  }
+
+  async #meet(ops: readonly CollectiveOp[], communicator: Communicator): Promise<void> {
+    for (const op of ops) {
+      const told = Float32Array.from(this.backend.valuesOf(op.in.x, this.plan)); // out of the shared memory
+      this.backend.valuesOf(op.out.y, this.plan).set(await carryOut(op, told, communicator));
+    }
   }
 
   async profile(): Promise<Float64Array> {
+    if (this.#stops.length > 0) {
+      throw new TypeError(`wasm: program "${this.program.name}" of several ranks has no profile`);
+    }
     const times = await this.backend.timeList(this.list, this.steps.length, () => this.#refresh());
     const spent = new Float64Array(this.program.ops.length);
     let last = times[this.steps.length];

@@ -11,6 +11,7 @@ import averagePoolBackward from "./average_pool_backward.wgsl" with { type: "tex
 import batchNorm from "./batch_norm.wgsl" with { type: "text" };
 import batchNormBackward from "./batch_norm_backward.wgsl" with { type: "text" };
 import batchNormBackwardPartial from "./batch_norm_backward_partial.wgsl" with { type: "text" };
+import batchNormMoments from "./batch_norm_moments.wgsl" with { type: "text" };
 import batchNormPartial from "./batch_norm_partial.wgsl" with { type: "text" };
 import batchNormStats from "./batch_norm_stats.wgsl" with { type: "text" };
 import centerUpdate from "./center_update.wgsl" with { type: "text" };
@@ -85,6 +86,7 @@ const FILES = {
   batch_norm: batchNorm,
   batch_norm_backward: batchNormBackward,
   batch_norm_backward_partial: batchNormBackwardPartial,
+  batch_norm_moments: batchNormMoments,
   batch_norm_partial: batchNormPartial,
   batch_norm_stats: batchNormStats,
   center_update: centerUpdate,

@@ -35,6 +35,11 @@ const lowerers: { [K in OpKind]?: Lowerer<K> } = {
   weightNormBackward: norm.lowerWeightNormBackward,
   batchNorm: batchNorm.lowerBatchNorm,
   batchNormBackward: batchNorm.lowerBatchNormBackward,
+  batchNormMoments: batchNorm.lowerBatchNormMoments,
+  batchNormSums: batchNorm.lowerBatchNormSums,
+  // No dispatch: the executable stops there, and the host carries the operand to the other ranks.
+  allReduce: () => {},
+  allGather: () => {},
   attention: attention.lowerAttention,
   attentionBackward: attention.lowerAttentionBackward,
   attentionProbs: attention.lowerAttentionProbs,

@@ -1,4 +1,5 @@
 // What a program asks of a device: compile, write, run, read.
+import type { Communicator } from "./communicator.ts";
 import type { Program } from "./program.ts";
 import type { MemoryPlan } from "./plan.ts";
 import type { Tensor, TensorData } from "./tensor.ts";
@@ -40,8 +41,13 @@ export interface Backend {
   /** Bytes held at this moment. */
   readonly memory: MemoryUse;
 
-  /** Plans memory, builds kernels, allocates. Throws {OutOfMemoryError} when the device cannot hold it. */
-  compile(program: Program): Promise<Executable>;
+  /**
+   * Plans memory, builds kernels, allocates. Throws {OutOfMemoryError} when the device cannot hold it.
+   *
+   * @param communicator of the ranks that a program of several was written for; its runs meet theirs, and must be awaited before
+   * anything else is asked for
+   */
+  compile(program: Program, communicator?: Communicator): Promise<Executable>;
 
   /** Whether there is room for programs besides what is held, found out by trying; as if opened with `precision`. */
   holds?(programs: readonly Program[], precision?: Precision): Promise<boolean>;

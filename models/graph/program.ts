@@ -11,8 +11,12 @@ export class Program {
   /** Ids of the tensors that own gradients, as `differentiate` found them. */
   readonly gradients = new Set<number>();
 
-  /** An empty program; the name is for messages and profiles. */
-  constructor(readonly name: string) {}
+  /**
+   * An empty program; the name is for messages and profiles.
+   *
+   * @param ranks how many run it together, each on its share of the batch; they meet where operations need the whole of it
+   */
+  constructor(readonly name: string, readonly ranks: number = 1) {}
 
   /** Appends an operation and returns it. */
   emit<O extends Op>(op: O): O {

@@ -3,6 +3,7 @@ import { inputsOf, outputsOf, type Program, tensorsOf } from "./program.ts";
 import type { Op } from "./ops/mod.ts";
 import type { GeluOp } from "./ops/elementwise.ts";
 import type { MatmulOp } from "./ops/matmul.ts";
+import { isCollective } from "./ops/collective.ts";
 import { rootOf, type Tensor } from "./tensor.ts";
 
 /** What is computed a second time. Values and their order of summation are the same, so no bit of a result depends on it. */
@@ -95,7 +96,7 @@ function repeatable(forward: readonly Op[], from: number, backward: readonly Op[
   }
   const makers = new Map<number, Maker>();
   forward.forEach((op, at) => {
-    if (at < from) return;
+    if (at < from || isCollective(op)) return; // what is repeated may differ between ranks, what they exchange may not
     const whole = outputsOf(op).every((t) =>
       t.role === "activation" && !windows.has(t.id) && writes.get(t.id) === 1 && !changes.has(t.id)
     );

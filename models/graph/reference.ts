@@ -3,6 +3,8 @@ import type { Backend, Executable, MemoryUse } from "./backend.ts";
 import { dropUnreadOutputs } from "./autodiff.ts";
 import { planMemory } from "./plan.ts";
 import type { Program } from "./program.ts";
+import { ALONE, type Communicator } from "./communicator.ts";
+import { isCollective, referenceCollective, requireRanks } from "./ops/collective.ts";
 import { ruleOf } from "./ops/mod.ts";
 import { hostArray, rootOf, size, type Tensor, type TensorData } from "./tensor.ts";
 
@@ -29,18 +31,23 @@ export class ReferenceBackend implements Backend {
     return buffer.subarray(start, start + size(t));
   }
 
-  compile(program: Program): Promise<Executable> {
+  // deno-lint-ignore require-await -- so that what it throws is a rejection
+  async compile(program: Program, communicator: Communicator = ALONE): Promise<Executable> {
+    requireRanks(program, communicator);
     dropUnreadOutputs(program);
     const plan = planMemory(program);
-    return Promise.resolve({
+    return {
       program,
       plan,
-      run: () => {
-        for (const op of program.ops) ruleOf(op).reference(op, (t) => this.at(t));
-        return Promise.resolve();
+      run: async () => {
+        const at = (t: Tensor) => this.at(t);
+        for (const op of program.ops) {
+          if (isCollective(op)) await referenceCollective(op, at, communicator);
+          else ruleOf(op).reference(op, at);
+        }
       },
       dispose: () => {},
-    });
+    };
   }
 
   write(t: Tensor, data: TensorData | Float64Array, offset = 0): void {

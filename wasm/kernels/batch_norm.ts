@@ -56,6 +56,36 @@ export function batchNormPartial(step: usize, chunk: u32): void {
   }
 }
 
+/** Mean of a column over the rows of all parts; `p` is where the first part keeps it. */
+function joinedMean(p: usize, rows: u32, perPart: u32, stride: usize): f64 {
+  let sum: f64 = 0;
+  for (let first: u32 = 0; first < rows; first += perPart, p += 2 * stride) {
+    sum += <f64>load<f32>(p) * <f64>min(perPart, rows - first);
+  }
+  return sum / <f64>rows;
+}
+
+/** Σ(x − center)² of a column over the rows of all parts, `center` being their mean. */
+function joinedSquares(p: usize, rows: u32, perPart: u32, stride: usize, center: f64): f64 {
+  let squares: f64 = 0;
+  for (let first: u32 = 0; first < rows; first += perPart, p += 2 * stride) {
+    const d = <f64>load<f32>(p) - center;
+    squares += <f64>load<f32>(p + stride) + d * d * <f64>min(perPart, rows - first);
+  }
+  return squares;
+}
+
+/** Joins the chunks into moments [2, C]: mean and Σ(x − mean)². Arguments: parts, moments, rows, C, rows of a part, channels a chunk. */
+export function batchNormMoments(step: usize, chunk: u32): void {
+  const rows = word(step, 2), C = word(step, 3), perPart = word(step, 4), perChunk = word(step, 5);
+  const stride: usize = <usize>C << 2, last = min((chunk + 1) * perChunk, C);
+  for (let c = chunk * perChunk; c < last; c++) {
+    const at = <usize>c << 2, center = joinedMean(word(step, 0) + at, rows, perPart, stride);
+    store<f32>(word(step, 1) + at, <f32>center);
+    store<f32>(word(step, 1) + stride + at, <f32>joinedSquares(word(step, 0) + at, rows, perPart, stride, center));
+  }
+}
+
 /**
  * Joins the chunks, moves the running statistics, and keeps what the rows are normalised by. Arguments: parts (0 in evaluation),
  * runningMean, runningVar, stats, rows, C, rows of a part, eps, momentum, channels a chunk.
@@ -68,16 +98,8 @@ export function batchNormStats(step: usize, chunk: u32): void {
     const at = <usize>c << 2, runningMean = word(step, 1) + at, runningVar = word(step, 2) + at;
     let mean = <f64>load<f32>(runningMean), variance = <f64>load<f32>(runningVar);
     if (parts) {
-      let sum: f64 = 0, squares: f64 = 0, p = parts + at;
-      for (let first: u32 = 0; first < rows; first += perPart, p += 2 * stride) {
-        sum += <f64>load<f32>(p) * <f64>min(perPart, rows - first);
-      }
-      const center = sum / <f64>rows;
-      p = parts + at;
-      for (let first: u32 = 0; first < rows; first += perPart, p += 2 * stride) {
-        const d = <f64>load<f32>(p) - center;
-        squares += <f64>load<f32>(p + stride) + d * d * <f64>min(perPart, rows - first);
-      }
+      const center = joinedMean(parts + at, rows, perPart, stride);
+      const squares = joinedSquares(parts + at, rows, perPart, stride, center);
       store<f32>(runningMean, <f32>(mean + momentum * (center - mean)));
       store<f32>(runningVar, <f32>(variance + momentum * (squares / <f64>(rows - 1) - variance)));
       mean = center;

@@ -7,7 +7,8 @@ import {
   l2Normalize, l2NormalizeBackward, layerNorm, layerNormBackward, weightNorm, weightNormBackward,
 } from "./norm";
 import {
-  batchNorm, batchNormBackward, batchNormBackwardPartial, batchNormBackwardSums, batchNormPartial, batchNormStats,
+  batchNorm, batchNormBackward, batchNormBackwardPartial, batchNormBackwardSums, batchNormMoments, batchNormPartial,
+  batchNormStats,
 } from "./batch_norm";
 import { attention, attentionBackward, attentionProbs } from "./attention";
 import {
@@ -145,6 +146,9 @@ export function execute(step: usize, chunk: u32): void {
       break;
     case Code.batchNormStats:
       batchNormStats(step, chunk);
+      break;
+    case Code.batchNormMoments:
+      batchNormMoments(step, chunk);
       break;
     case Code.batchNormBackwardPartial:
       batchNormBackwardPartial(step, chunk);

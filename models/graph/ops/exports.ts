@@ -19,6 +19,15 @@ export {
   pixelRoom,
 } from "./augment.ts";
 export { batchNorm, type BatchNormBackwardOp, type BatchNormOp, type BatchNormTensors } from "./batch_norm.ts";
+export type { BatchNormMomentsOp, BatchNormSumsOp } from "./batch_norm_statistics.ts";
+export {
+  allGather,
+  type AllGatherOp,
+  type AllReduceOp,
+  type CollectiveOp,
+  emitAllReduce,
+  isCollective,
+} from "./collective.ts";
 export {
   conv2d,
   type Conv2dInputGradientOp,

@@ -4,6 +4,8 @@ import { addRule, columnSumRule, copyRule, geluBackwardRule, geluRule, scaleRows
 import { type MatmulOp, matmulRule } from "./matmul.ts";
 import * as norm from "./norm.ts";
 import { type BatchNormBackwardOp, batchNormBackwardRule, type BatchNormOp, batchNormRule } from "./batch_norm.ts";
+import * as statistics from "./batch_norm_statistics.ts";
+import * as collective from "./collective.ts";
 import * as attention from "./attention.ts";
 import * as covariance from "./cross_covariance.ts";
 import * as depthwise from "./depthwise.ts";
@@ -36,6 +38,10 @@ export type Op =
   | norm.WeightNormBackwardOp
   | BatchNormOp
   | BatchNormBackwardOp
+  | statistics.BatchNormMomentsOp
+  | statistics.BatchNormSumsOp
+  | collective.AllReduceOp
+  | collective.AllGatherOp
   | attention.AttentionOp
   | attention.AttentionBackwardOp
   | attention.AttentionProbsOp
@@ -95,6 +101,10 @@ const rules: { [K in OpKind]: OpRule<OpOf<K>> } = {
   weightNormBackward: norm.weightNormBackwardRule,
   batchNorm: batchNormRule,
   batchNormBackward: batchNormBackwardRule,
+  batchNormMoments: statistics.batchNormMomentsRule,
+  batchNormSums: statistics.batchNormSumsRule,
+  allReduce: collective.allReduceRule,
+  allGather: collective.allGatherRule,
   attention: attention.attentionRule,
   attentionBackward: attention.attentionBackwardRule,
   attentionProbs: attention.attentionProbsRule,

@@ -349,6 +349,80 @@ function* normCases(): Generator<OpCase> {
         attrs: { training, accumulateX: !training, accumulateParams: !training },
       });
     }
+    yield* sharedBatchNormCases(rows, channels);
+  }
+}
+
+/** What a batch norm of one of three ranks is made of. */
+function* sharedBatchNormCases(rows: number, channels: number): Generator<OpCase> {
+  const ranks = 3, tolerance = sumTolerance(rows) + ELEMENTWISE;
+  const far = (i: number) => 3 + Math.sin(i * 7), positive = (i: number) => 0.5 + (i % 5) / 4;
+  let b = build(`batchNormMoments ${rows}×${channels}`);
+  yield b.done(tolerance, {
+    kind: "batchNormMoments",
+    in: { x: b.input("x", [rows, channels], far) },
+    out: { moments: b.output("moments", [2, channels]) },
+    attrs: {},
+  });
+  b = build(`batchNorm ${rows}×${channels} of ${ranks} ranks`);
+  const runningMean = b.inOut("runningMean", [channels]), runningVar = b.inOut("runningVar", [channels], positive);
+  const moments = (i: number) => Math.floor(i / channels) % 2 === 0 ? 3 + i % 4 / 4 : rows * positive(i);
+  yield b.done(tolerance, {
+    kind: "batchNorm",
+    in: {
+      x: b.input("x", [rows, channels], far),
+      weight: b.input("weight", [channels]),
+      bias: b.input("bias", [channels]),
+      runningMean,
+      runningVar,
+      moments: b.input("moments", [ranks, 2, channels], moments),
+    },
+    out: { y: b.output("y", [rows, channels]), stats: b.output("stats", [2, channels]), runningMean, runningVar },
+    attrs: { eps: 1e-5, momentum: 0.1, training: true },
+  });
+  for (const accumulate of [false, true]) {
+    const start = accumulate ? 1 : undefined;
+    const stats = (i: number) => i < channels ? 0.1 : 1.5;
+    b = build(`batchNormSums ${rows}×${channels}${accumulate ? ", accumulating" : ""}`);
+    yield b.done(tolerance, {
+      kind: "batchNormSums",
+      in: {
+        dy: b.input("dy", [rows, channels]),
+        x: b.input("x", [rows, channels]),
+        stats: b.input("stats", [2, channels], stats),
+      },
+      out: {
+        sums: b.output("sums", [2, channels]),
+        dweight: b.output("dweight", [channels], start),
+        dbias: b.output("dbias", [channels], start),
+      },
+      attrs: { accumulateParams: accumulate },
+    });
+    b = build(`batchNormBackward ${rows}×${channels} of ${ranks} ranks${accumulate ? ", accumulating" : ""}`);
+    yield b.done(tolerance, {
+      kind: "batchNormBackward",
+      in: {
+        dy: b.input("dy", [rows, channels]),
+        x: b.input("x", [rows, channels]),
+        stats: b.input("stats", [2, channels], stats),
+        weight: b.input("weight", [channels]),
+        sums: b.input("sums", [2, channels], Math.sqrt(rows * ranks)),
+      },
+      out: { dx: b.output("dx", [rows, channels], start) },
+      attrs: { training: true, accumulateX: accumulate, accumulateParams: false, ranks },
+    });
+  }
+}
+
+/** What several ranks do, in a world of one: nothing. */
+function* collectiveCases(): Generator<OpCase> {
+  for (const shape of [[1], [7, 33]]) {
+    let b = build(`allReduce [${shape}] of one rank`);
+    const attrs = { ranks: 1 };
+    yield b.done(0, { kind: "allReduce", in: { x: b.input("x", shape) }, out: { y: b.output("y", shape) }, attrs });
+    b = build(`allGather [${shape}] of one rank`);
+    const y = b.output("y", [1, ...shape]);
+    yield b.done(0, { kind: "allGather", in: { x: b.input("x", shape) }, out: { y }, attrs });
   }
 }
 
@@ -877,6 +951,7 @@ export function opCases(): OpCase[] {
     ...matmulCases(),
     ...elementwiseCases(),
     ...normCases(),
+    ...collectiveCases(),
     ...attentionCases(),
     ...tokenCases(),
     ...lossCases(),
