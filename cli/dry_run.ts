@@ -42,8 +42,10 @@ export async function dryRun(config: Config, progress: Progress): Promise<number
     const backend = await likelyBackend(config);
     const threads = config.threads ?? navigator.hardwareConcurrency;
     const { precision } = config;
+    if (backend === "wasm" && precision === "f16") {
+      throw new RangeError("--precision f16 on SIMD, which stores f32: use --backend webgpu, or --precision f32");
+    }
     const arena = backend === "webgpu" ? keptAs(precision) : undefined;
-    // Without an adapter the plan is for a common one.
     const limits = backend === "webgpu" ? await adapterLimits(config) : {};
     const scratch = (program: Program) =>
       backend === "wasm" ? simdWorkspace(program, { threads }) : gpuWorkspace(program, limits, precision);
@@ -108,8 +110,10 @@ function keptAs(precision: Config["precision"]): ArenaBytes {
   return (program) => arenaBytes(program, precision);
 }
 
-async function adapterLimits({ adapter }: Config) {
-  return await plannedLimits({ adapter: adapter ?? undefined, allowFallback: true }).catch(() => ({}));
+/** The limits of the adapter that the run would take; without any adapter the plan is for a common one. */
+async function adapterLimits({ adapter, precision }: Config) {
+  if ((await describeAdapters()).length === 0) return {};
+  return await plannedLimits({ adapter: adapter ?? undefined, allowFallback: true, precision });
 }
 
 async function likelyBackend({ backend, adapter }: Config): Promise<"wasm" | "webgpu"> {

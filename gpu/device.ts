@@ -70,19 +70,17 @@ export async function describeAdapters(gpu: GPU | undefined = systemGpu()): Prom
   return (await listAdapters(gpu)).map(({ summary }) => summary);
 }
 
-/** Opens a device. Throws {Error} when no adapter can be used, saying which there are and what would help. */
+/**
+ * Opens a device.
+ *
+ * @throws {Error} when no adapter can be used, saying which there are and what would help
+ * @throws {RangeError} if the adapter lacks the precision
+ */
 export async function openDevice(options: DeviceOptions = {}): Promise<OpenedDevice> {
   const { adapter, summary } = await chooseAdapter(options);
   const timestamps = adapter.features.has("timestamp-query");
   const features = timestamps ? ["timestamp-query"] : [];
-  if (options.precision === "f16") {
-    if (!adapter.features.has("shader-f16")) {
-      throw new Error(
-        `webgpu: adapter "${summary.description}" has no 16-bit floats (shader-f16): use precision f32, or update its driver`,
-      );
-    }
-    features.push("shader-f16");
-  }
+  if (options.precision === "f16") features.push("shader-f16");
   if (options.subgroups !== false) {
     // Granted though an adapter may not list it.
     const device = await requestDevice(adapter, summary, [...features, "subgroups"]).catch(() => undefined);
@@ -93,13 +91,19 @@ export async function openDevice(options: DeviceOptions = {}): Promise<OpenedDev
   return { device, summary, timestamps, subgroups: false, subgroupSize: 0 };
 }
 
-/** The adapter that would be opened. Throws {Error} when none can be used. */
+/** The adapter that would be opened. Throws as {@link openDevice} does. */
 export async function findAdapter(options: DeviceOptions = {}): Promise<AdapterSummary> {
   return (await chooseAdapter(options)).summary;
 }
 
 async function chooseAdapter(options: DeviceOptions): Promise<Found> {
-  return choose(await listAdapters(options.gpu ?? systemGpu()), options);
+  const found = choose(await listAdapters(options.gpu ?? systemGpu()), options);
+  if (options.precision === "f16" && !found.adapter.features.has("shader-f16")) {
+    throw new RangeError(
+      `webgpu: adapter "${found.summary.description}" has no 16-bit floats (shader-f16): use precision f32, or update its driver`,
+    );
+  }
+  return found;
 }
 
 function systemGpu(): GPU | undefined {
@@ -168,7 +172,7 @@ function choose(found: readonly Found[], { adapter, allowFallback = false }: Dev
         ? s.index === Number(adapter)
         : s.description.toLowerCase().includes(adapter.toLowerCase())
     );
-    if (!wanted) throw new Error(`webgpu: no adapter ${JSON.stringify(adapter)}; there are ${listed}`);
+    if (!wanted) throw new RangeError(`webgpu: no adapter ${JSON.stringify(adapter)}; there are ${listed}`);
     return wanted;
   }
   const real = found.find(({ summary }) => !summary.fallback);

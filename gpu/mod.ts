@@ -70,7 +70,11 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<WebGpu> {
   return backend;
 }
 
-/** What {@link workspaceBytes} should plan for: the limits of the adapter that {@link openWebGpu} would take, without opening it. */
+/**
+ * What {@link workspaceBytes} should plan for: the limits of the adapter that {@link openWebGpu} would take, without opening it.
+ *
+ * @throws as {@link openWebGpu} does where there is no such adapter, or it lacks the precision
+ */
 export async function plannedLimits(options: DeviceOptions = {}): Promise<LoweringLimits> {
   const summary = await findAdapter(options);
   return loweringLimits(summary, options.subgroups === false || isForeign(options.gpu) ? 0 : summary.subgroupSize);

@@ -217,6 +217,13 @@ Deno.test("no adapter at all is an error that says what to install", async () =>
   await assertRejects(() => openDevice({ gpu }), Error, "libvulkan1");
 });
 
+Deno.test("a precision that the adapter lacks is refused before it is opened", async () => {
+  const adapter = { features: new Set(), limits: {}, info: { description: "old card" } };
+  const gpu = { requestAdapter: () => Promise.resolve(adapter) } as unknown as GPU;
+  await assertRejects(() => plannedLimits({ gpu, precision: "f16" }), RangeError, '"old card" has no 16-bit floats');
+  await assertRejects(() => openDevice({ gpu, precision: "f16" }), RangeError, "use precision f32");
+});
+
 Deno.test("workgroup counts fold into two dimensions within WebGPU's limit", () => {
   for (const groups of [1, 65535, 65536, 65537, 1_000_003, 65535 * 65535]) {
     const [x, y] = fold(groups);
