@@ -18,10 +18,14 @@ export interface OpenedBackend {
 /**
  * Opens a backend: `auto` takes WebGPU on a real adapter, never on a software one, and else SIMD.
  *
+ * @param options `tuningSeconds`: for comparing kernels on a GPU; default what suits one program
  * @throws {Error} if what was asked for by name cannot be had, with what would help
  */
-export async function openBackend(choice: DeviceChoice): Promise<OpenedBackend> {
-  const opened = await choose(choice);
+export async function openBackend(
+  choice: DeviceChoice,
+  options: { readonly tuningSeconds?: number } = {},
+): Promise<OpenedBackend> {
+  const opened = await choose(choice, options.tuningSeconds);
   if (!choice.verbose) return opened;
   const { details = [] } = opened.backend as Partial<WebGpu>;
   return { ...opened, details: opened.backend.name === "webgpu" ? [...details, await driver()] : details };
@@ -33,7 +37,7 @@ async function driver(): Promise<string> {
   return `driver: ${/NVRM version: (.+)/.exec(text)?.[1].trim() ?? "not told by WebGPU beyond the adapter's name"}`;
 }
 
-async function choose(choice: DeviceChoice): Promise<OpenedBackend> {
+async function choose(choice: DeviceChoice, tuningSeconds?: number): Promise<OpenedBackend> {
   const { backend, threads, precision } = choice;
   const adapter = choice.adapter ?? undefined;
   if (backend === "wasm" && choice.webgpu === "dawn") {
@@ -46,7 +50,7 @@ async function choose(choice: DeviceChoice): Promise<OpenedBackend> {
   }
   if (backend === "wasm") return { backend: await simd(threads), reason: "asked for by --backend wasm" };
   const { describeAdapters, openWebGpu } = await import("../gpu/mod.ts");
-  const tuning = { cache: tuningCache() };
+  const tuning = { cache: tuningCache(), seconds: tuningSeconds };
   // Who asks for Dawn asks for WebGPU.
   const gpu = choice.webgpu === "dawn" ? await dawnGpu() : undefined;
   if (backend === "webgpu" || adapter !== undefined || gpu) {

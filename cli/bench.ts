@@ -16,6 +16,8 @@ import { Progress } from "./progress.ts";
 const NAMES = ["gemm", "attention", "norm", "loss", "optimizer", "step", "forward", "augment", "knn", "decode"];
 /** Every benchmark, on a graphics card at the sizes of the paper, and what the device and its tuner are. */
 const EVERYTHING = "all";
+/** Of `all`: with Deno's start and what one case may take past it, under ten. */
+const ALL_MINUTES = 8;
 
 const { arch, patchSize, batchSize, outDim } = USUAL_SIZES;
 const sizes = {
@@ -29,6 +31,14 @@ const { backend, adapter, threads, webgpu, precision } = deviceFields;
 const command = {
   quick: boolean(false, "tiny sizes: only to see that everything runs"),
   seconds: number(2, "time for each measurement, at least three runs of it", { above: 0, unit: "seconds" }),
+  minutes: number(
+    null,
+    `measure nothing more after so long, and say what is left out; \`${EVERYTHING}\`: ${ALL_MINUTES}`,
+    {
+      above: 0,
+      unit: "minutes",
+    },
+  ),
   profile: boolean(false, "tell how long each kind of operation takes"),
   checked: boolean(false, "keep WebAssembly's bounds checks"),
   json: boolean(false, "print an array of rows as JSON"),
@@ -103,7 +113,7 @@ async function bench(words: readonly string[]): Promise<number> {
       },
     });
   }
-  if (code === 0 && names.includes("decode")) {
+  if ((code === 0 || everything) && names.includes("decode")) {
     try {
       for await (const row of decodeRows(flags.seconds)) show(row);
     } catch (error) {
@@ -143,6 +153,7 @@ function jobOf(
     everything,
     quick: flags.quick,
     seconds: flags.seconds,
+    minutes: flags.minutes ?? (everything ? ALL_MINUTES : null),
     profile: flags.profile,
   };
 }

@@ -9,6 +9,7 @@ import { GPU_SIZES, QUICK_SIZES, USUAL_SIZES } from "./bench/sizes.ts";
 import { SUITES } from "./bench/suites.ts";
 import { openBackend } from "./backend.ts";
 import type { ComputeContext } from "./compute.ts";
+import { EXIT_FAILURE } from "./failure.ts";
 import type { BenchJob, BenchRow } from "./messages.ts";
 
 /** What a backend on a graphics card tells besides. */
@@ -20,9 +21,17 @@ type OnGpu = Backend & {
   readonly tuningSeconds?: number;
 };
 
+/** In place of a shape: what could not be measured, whose note says why. */
+const LEFT_OUT = "left out";
+
+/** For the products and attentions of everything; a run tunes its own few. */
+const TUNING_SECONDS = 60;
+
 /** Runs the job; returns the exit status. */
 export async function runBenchJob(job: BenchJob, { mode, tell, signal }: ComputeContext): Promise<number> {
-  const opened = await openBackend(job.device);
+  const start = performance.now();
+  const timeIsUp = () => job.minutes !== null && performance.now() - start > 60_000 * job.minutes;
+  const opened = await openBackend(job.device, { tuningSeconds: job.everything ? TUNING_SECONDS : undefined });
   const backend: OnGpu = opened.backend;
   try {
     tell({
@@ -47,19 +56,39 @@ export async function runBenchJob(job: BenchJob, { mode, tell, signal }: Compute
     if (job.everything) {
       for (const row of aboutDevice(backend, roofline)) tell({ type: "bench", row: { ...common, ...row } });
     }
-    for (const name of job.names) {
-      if (!Object.hasOwn(SUITES, name)) continue; // decode: the launcher's
-      for await (const made of SUITES[name](options)) {
-        const row = await measure(made, backend, roofline, job, signal);
-        tell({ type: "bench", row: { ...common, ...row } });
-        if (job.profile && made.profile) tell({ type: "profile", rows: byName(await made.profile()) });
+    let code = 0;
+    for (const name of orderOf(job)) {
+      const leftOut = (note: string) => tell({ type: "bench", row: { ...common, name, shape: LEFT_OUT, note } });
+      if (timeIsUp()) {
+        leftOut(`${job.minutes} minutes are over`);
+        continue;
+      }
+      try {
+        for await (const made of SUITES[name](options)) {
+          const row = await measure(made, backend, roofline, job, signal);
+          tell({ type: "bench", row: { ...common, ...row } });
+          if (job.profile && made.profile) tell({ type: "profile", rows: byName(await made.profile()) });
+          if (!timeIsUp()) continue;
+          leftOut(`${job.minutes} minutes are over: what follows of it`);
+          break;
+        }
+      } catch (error) {
+        if (!job.everything || signal.aborted) throw error;
+        leftOut((error as Error).message); // too large for this card, say: the others are worth knowing
+        code = EXIT_FAILURE;
       }
     }
     if (job.everything) { for (const row of tunedRows(backend)) tell({ type: "bench", row: { ...common, ...row } }); }
-    return 0;
+    return code;
   } finally {
     await backend.close();
   }
+}
+
+/** The suites in the order they run: an update first among everything, since a tuner's time is for it before all. */
+function orderOf({ names, everything }: BenchJob): string[] {
+  const suites = names.filter((name) => Object.hasOwn(SUITES, name)); // decode is the launcher's
+  return everything ? suites.sort((a, b) => Number(b === "step") - Number(a === "step")) : suites;
 }
 
 function sizesFor({ everything, quick }: BenchJob, { adapter }: OnGpu) {
@@ -77,7 +106,8 @@ async function measure(
   signal: AbortSignal,
 ): Promise<Row> {
   const waited = backend.waited === undefined ? undefined : () => backend.waited!;
-  const { median, p10, p90, host } = await time(made, seconds, { signal, waited, times: quick ? 1 : 3 });
+  const enough = quick ? { times: 1, batch: 0 } : {};
+  const { median, p10, p90, host } = await time(made, seconds, { signal, waited, ...enough });
   const kernels = backend.adapter && await kernelTime(made);
   const { flops, bytes, images } = made;
   // What counts is the device's time where it tells, since a short kernel drowns in what surrounds it.

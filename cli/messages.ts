@@ -86,6 +86,8 @@ export interface BenchJob {
   /** Tiny sizes, to try everything out. */
   readonly quick: boolean;
   readonly seconds: number;
+  /** When to measure nothing more; null: when all is done. */
+  readonly minutes: number | null;
   readonly profile: boolean;
 }
 

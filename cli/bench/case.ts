@@ -49,15 +49,22 @@ export interface Timing {
 /** Work that a wait for the device, ten milliseconds on a GPU, should end: the wait then counts for a few per cent. */
 const WORTH_WAITING = 250;
 
-/**
- * Runs a case for about so many seconds, after warming up, and at least so many times.
- *
- * @param waited milliseconds spent waiting for the device so far; a backend that tells is measured in batches of runs
- */
+/** How a case is timed. */
+export interface TimeOptions {
+  readonly signal?: AbortSignal;
+  /** Milliseconds spent waiting for the device so far; a backend that tells is measured in batches of runs. */
+  readonly waited?: () => number;
+  /** Measurements at least; default 3. */
+  readonly times?: number;
+  /** Milliseconds that a batch should take; 0: one run each. */
+  readonly batch?: number;
+}
+
+/** Runs a case for about so many seconds, after warming up, and at least so many times. */
 export async function time(
   { run, finish }: Pick<BenchCase, "run" | "finish">,
   seconds: number,
-  { signal, waited, times = 3 }: { signal?: AbortSignal; waited?: () => number; times?: number } = {},
+  { signal, waited, times = 3, batch: worth = WORTH_WAITING }: TimeOptions = {},
 ): Promise<Timing> {
   const batch = async (runs: number) => {
     const start = performance.now(), before = waited?.() ?? 0;
@@ -68,7 +75,7 @@ export async function time(
   };
   await batch(1); // compiles pipelines, touches pages
   let runs = 1;
-  while (waited && finish && runs < 4096 && (await batch(runs)).elapsed < WORTH_WAITING) {
+  while (waited && finish && worth > 0 && runs < 4096 && (await batch(runs)).elapsed < worth) {
     signal?.throwIfAborted();
     runs *= 2;
   }

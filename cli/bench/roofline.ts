@@ -22,7 +22,7 @@ const INVOCATIONS = 64 * 4096, ROUNDS = 256, FLOPS = 8 * 4 * 2;
 /** Workgroups of a copy: several for every core of a large graphics card. */
 const COPY_GROUPS = 4096;
 /** A measurement is long enough when waiting for its answer, ten milliseconds, does not count. */
-const LONG_ENOUGH = 0.3;
+const LONG_ENOUGH = 0.3, MOST_DISPATCHES = 2 ** 16;
 
 /** Measures a device. A wasm backend timed its own register tile when it was opened. */
 export async function measureRoofline(
@@ -51,7 +51,7 @@ async function measureGpu(adapter: string | undefined, copyBytes: number): Promi
   try {
     const bytes = Math.min(copyBytes, device.limits.maxStorageBufferBindingSize & ~255);
     const groups = INVOCATIONS / 64;
-    const flops = await perSecond(device, fmaKernel, [4 * INVOCATIONS], groups, INVOCATIONS * ROUNDS * FLOPS);
+    const flops = await perSecond(device, fmaKernel, [4 * INVOCATIONS], groups, INVOCATIONS * ROUNDS * FLOPS, 15);
     const copied = await perSecond(device, copyKernel, [bytes, bytes], COPY_GROUPS, 2 * bytes);
     return { gflops: flops / 1e9, gbytes: copied / 1e9 };
   } finally {
@@ -59,13 +59,18 @@ async function measureGpu(adapter: string | undefined, copyBytes: number): Promi
   }
 }
 
-/** The best rate of a kernel on buffers of these sizes, in units of `work` done by one dispatch. */
+/**
+ * The best rate of a kernel on buffers of these sizes, in units of `work` done by one dispatch of `groups`.
+ *
+ * @param wider so many times the groups a dispatch may have, for the same work each: a device is idle between dispatches
+ */
 async function perSecond(
   device: GPUDevice,
   code: string,
   sizes: readonly number[],
   groups: number,
   work: number,
+  wider = 1,
 ): Promise<number> {
   const module = device.createShaderModule({ code });
   const pipeline = device.createComputePipeline({ layout: "auto", compute: { module, entryPoint: "main" } });
@@ -75,18 +80,19 @@ async function perSecond(
     entries: buffers.map((buffer, binding) => ({ binding, resource: { buffer } })),
   });
   let best = 0;
-  for (let dispatches = 1; dispatches <= 4096; dispatches *= 4) {
+  for (let times = 1; times <= MOST_DISPATCHES; times *= 4) {
+    const width = Math.min(times, wider), dispatches = Math.max(1, Math.floor(times / width));
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, group);
-    for (let i = 0; i < dispatches; i++) pass.dispatchWorkgroups(groups);
+    for (let i = 0; i < dispatches; i++) pass.dispatchWorkgroups(groups * width);
     pass.end();
     const start = performance.now();
     device.queue.submit([encoder.finish()]);
     await device.queue.onSubmittedWorkDone();
     const seconds = (performance.now() - start) / 1000;
-    best = Math.max(best, dispatches * work / seconds);
+    best = Math.max(best, dispatches * width * work / seconds);
     if (seconds > LONG_ENOUGH) break;
   }
   for (const buffer of buffers) buffer.destroy();

@@ -1,16 +1,19 @@
 // Every figure of a graphics card in one run: `cli/bench.ts all --backend webgpu`, then PyTorch float32 (TF32 off) on the same card,
 // as ratios, and what there is to reach.
-// deno run -A tests/bench/gpu_against_pytorch.ts [--python VENV/bin/python] [--rounds 1] [--quick] [--device cuda] [--json FILE]
+// deno run -A tests/bench/gpu_against_pytorch.ts [--python VENV/bin/python] [--rounds 1] [--minutes 4] [--quick] [--device cuda] [--json FILE]
 //
-// On a machine with a card and no network, bring along: this folder; Deno (one binary); DENO_DIR of a machine where
-// `deno cache cli/main.ts` has run (its npm packages are only for decoding, which is left out where they lack); on Linux libvulkan.so.1
-// (Debian's libvulkan1) beside the card's own driver. Without --python, or where it lacks torch, only our own figures are printed.
+// On a machine with a card and no network, bring along: this folder without deno.lock (with it, Deno looks for the packages of
+// every tool); Deno, one binary (npm's @deno/linux-x64-glibc has it); the DENO_DIR into which `deno cache --no-lock cli/bench.ts
+// cli/compute.ts` put 55 MB on a machine that has a network; on Linux libvulkan.so.1 (`dpkg -x` of Debian's libvulkan1, and its folder
+// in LD_LIBRARY_PATH) beside the card's own driver, whose description VK_DRIVER_FILES names where the loader does not find it.
+// Without --python, or where it lacks torch, only our own figures are printed. --minutes is what each side may take.
 import { parseArgs } from "node:util";
 
 const { values } = parseArgs({
   options: {
     python: { type: "string" },
     rounds: { type: "string", default: "1" },
+    minutes: { type: "string", default: "4" },
     quick: { type: "boolean", default: false },
     device: { type: "string", default: "cuda" },
     adapter: { type: "string" },
@@ -34,10 +37,21 @@ interface Row {
   readonly note?: string;
 }
 
-async function rowsOf(command: string, args: readonly string[]): Promise<Row[]> {
-  const output = await new Deno.Command(command, { args: [...args], cwd: root, stderr: "inherit" }).output();
-  if (!output.success) throw new Error(`${command} ${args.join(" ")}: exit ${output.code}`);
-  return JSON.parse(new TextDecoder().decode(output.stdout));
+/** What a command prints, even if it then failed or was ended: every figure of a card is worth having. */
+async function rowsOf(command: string, args: readonly string[], minutes: number): Promise<Row[]> {
+  const child = new Deno.Command(command, { args: [...args], cwd: root, stdout: "piped", stderr: "inherit" }).spawn();
+  const ending = setTimeout(() => child.kill("SIGTERM"), 60_000 * minutes);
+  const output = await child.output();
+  clearTimeout(ending);
+  try {
+    return JSON.parse(new TextDecoder().decode(output.stdout));
+  } catch {
+    throw new Error(`${command} ${args.join(" ")}: exit ${output.code}`);
+  }
+}
+
+async function save(): Promise<void> {
+  if (values.json) await Deno.writeTextFile(values.json, JSON.stringify({ ours, theirs }, null, 1));
 }
 
 /** A shape without the words behind it, which the other side does not say. */
@@ -56,7 +70,7 @@ const HOST_SHARE = 0.05, NEIGHBOURS_MS = 2000;
 const quick = values.quick ? ["--quick"] : [];
 const ours: Row[][] = [], theirs: Row[][] = [];
 for (let round = 0; round < Number(values.rounds); round++) {
-  const adapter = values.adapter ? ["--adapter", values.adapter] : [];
+  const adapter = values.adapter ? ["--adapter", values.adapter] : [], minutes = Number(values.minutes);
   ours.push(
     await rowsOf(Deno.execPath(), [
       ...[
@@ -69,21 +83,23 @@ for (let round = 0; round < Number(values.rounds); round++) {
         "--json",
         "--seconds",
         values.quick ? "0.01" : "1",
+        "--minutes",
+        String(minutes),
       ],
       ...adapter,
       ...quick,
-    ]),
+    ], minutes + 1),
   );
+  await save();
   if (values.python === undefined) continue;
   const script = ["tests/bench/pytorch_gpu.py", "--device", values.device!, ...quick];
   try {
-    theirs.push(await rowsOf(values.python, script));
+    theirs.push(await rowsOf(values.python, script, minutes));
+    await save();
   } catch (error) {
     console.error(`without PyTorch: ${(error as Error).message}`);
   }
 }
-if (values.json) await Deno.writeTextFile(values.json, JSON.stringify({ ours, theirs }, null, 1));
-
 const median = (numbers: readonly number[]) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
 const shown = (value: number | undefined, digits = 2) => value === undefined ? "" : value.toFixed(digits);
 const missed: string[] = [];
@@ -93,6 +109,10 @@ for (const { name, shape, note } of ours[0].filter(({ name }) => name === "devic
 console.log("| what | ours, ms | kernels, ms | of roofline | PyTorch, ms | ratio |\n|---|---|---|---|---|---|");
 for (const [i, row] of ours[0].entries()) {
   if (row.name === "device" || row.name === "tuned") continue;
+  if (row.shape === "left out") {
+    missed.push(`${row.name}: left out: ${row.note}`);
+    continue;
+  }
   const key = keyOf(row);
   const all = (rounds: readonly Row[][]) => rounds.flatMap((rows) => rows.filter((other) => keyOf(other) === key));
   const mine = ours.map((rows) => rows[i]);

@@ -9,6 +9,7 @@ has the most memory that was allocated (peak_gpu_mb). --quick: tiny sizes. --dev
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,15 @@ else:
     D, heads, batch, crop, local, locals_, K, cubes, extra = 384, 6, 64, 224, 96, 8, 65536, [1024, 4096], [(785, 16)]
 N, views = (crop // 16) ** 2 + 1, 2 + locals_
 rows = []
+
+
+def ended(*_):
+    """What was measured until somebody lost patience is worth printing."""
+    print(json.dumps(rows), flush=True)
+    os._exit(1)
+
+
+signal.signal(signal.SIGTERM, ended)
 
 
 def measure(name, shape, run, flops=None):
@@ -68,6 +78,15 @@ def gemm(lead, m, k, n, bias=None):
     measure("gemm", f"[{n}, {lead}]×[{lead}, {k}]", lambda: dy.t() @ x, flops)
 
 
+# The update in a process of its own, so that its peak is its own.
+flags = dict(embed_dim=D, num_heads=heads, batch_size=batch, global_crop_size=crop, local_crop_size=local,
+             local_crops_number=locals_, out_dim=K, steps=1 if o.quick else 10, warmup=1 if o.quick else 3)
+command = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "pytorch_step.py"), "--device", o.device]
+for name, value in flags.items():
+    command += ["--" + name.replace("_", "-"), str(value)]
+step = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+step["shape"] = f"batch {batch}, 2×{crop} + {locals_}×{local}, K {K}"
+rows.append(step)
 with torch.no_grad():
     for n in cubes:
         a, b = rand(n, n), rand(n, n)
@@ -103,15 +122,4 @@ def loss():
 
 measure("loss", f"cross-entropy and gradient of [{views}·{batch}, {K}]", loss)
 del x, dy, w, b, teacher, center, student, targets
-if on_gpu:
-    torch.cuda.empty_cache()
-# The update in a process of its own, so that its peak is its own.
-flags = dict(embed_dim=D, num_heads=heads, batch_size=batch, global_crop_size=crop, local_crop_size=local,
-             local_crops_number=locals_, out_dim=K, steps=1 if o.quick else 10, warmup=1 if o.quick else 3)
-command = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "pytorch_step.py"), "--device", o.device]
-for name, value in flags.items():
-    command += ["--" + name.replace("_", "-"), str(value)]
-step = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-step["shape"] = f"batch {batch}, 2×{crop} + {locals_}×{local}, K {K}"
-rows.append(step)
 print(json.dumps(rows))

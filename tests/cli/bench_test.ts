@@ -11,6 +11,7 @@ interface Row {
   readonly roofline_ratio?: number;
   readonly host_share?: number;
   readonly memory_mb?: number;
+  readonly note?: string;
 }
 
 async function bench(...words: string[]): Promise<Row[]> {
@@ -22,6 +23,12 @@ async function bench(...words: string[]): Promise<Row[]> {
   assertEquals(output.code, 0);
   return JSON.parse(new TextDecoder().decode(output.stdout));
 }
+
+Deno.test("bench: what there is no time for is told", async () => {
+  const late = await bench("all", "--backend", "wasm", "--threads", "1", "--minutes", "0.0001");
+  const left = late.filter(({ shape }) => shape === "left out");
+  assert(left.length >= 9 && left.every(({ note }) => /minutes are over/.test(note!)), JSON.stringify(late));
+});
 
 Deno.test("bench: kernels and a search as rows with the share of what bounds them", async () => {
   const rows = await bench("gemm", "norm", "loss", "knn", "--backend", "wasm", "--threads", "1");
@@ -35,12 +42,21 @@ Deno.test("bench: kernels and a search as rows with the share of what bounds the
 
 const adapter = await navigator.gpu?.requestAdapter();
 Deno.test({
-  name: `bench: on WebGPU the device's clock, memory and JavaScript's share${adapter ? "" : " (skipped: no adapter)"}`,
+  name: `bench: everything on WebGPU, with the device's clock, memory and JavaScript's share${
+    adapter ? "" : " (skipped: no adapter)"
+  }`,
   ignore: !adapter,
   fn: async () => {
-    const rows = await bench("norm", "loss", "--backend", "webgpu");
-    for (const { name, shape, kernel_ms, host_share, memory_mb } of rows) {
+    const rows = await bench("all", "--backend", "webgpu");
+    assertEquals([...new Set(rows.map(({ name }) => name))].slice(0, 12), [
+      ...["device", "roofline", "step", "gemm", "attention", "norm", "loss", "optimizer", "forward", "augment", "knn"],
+      "tuned",
+    ]);
+    assertEquals(rows.filter(({ shape }) => shape === "left out"), []);
+    for (const { name, shape, kernel_ms, host_share, memory_mb, roofline_ratio } of rows) {
+      if (["device", "roofline", "tuned", "knn", "decode"].includes(name)) continue;
       assert(host_share! > 0 && memory_mb! > 0, `${name} ${shape}`);
+      assert(name === "augment" || roofline_ratio! > 0, `${name} ${shape}`);
       assert(kernel_ms === undefined || kernel_ms > 0);
     }
   },
