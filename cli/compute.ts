@@ -3,6 +3,7 @@
 import { EXIT_INTERRUPTED, EXIT_TERMINATED, failureOf } from "./failure.ts";
 import type { ComputeEvent, Job } from "./messages.ts";
 import { type Mode, MODE_VARIABLE } from "./mode.ts";
+import { leaveToParent } from "./signals.ts";
 
 /** What a job is given to work with. */
 export interface ComputeContext {
@@ -25,6 +26,7 @@ export async function serveCompute(): Promise<never> {
     }
   };
   for (const name of ["log", "info", "debug"] as const) console[name] = console.error; // stdout is for events
+  leaveToParent(); // which hands on the end of the terminal, unless it was started with nohup
   Deno.addSignalListener("SIGINT", () => stop.abort());
   if (Deno.build.os !== "windows") {
     Deno.addSignalListener("SIGTERM", () => {

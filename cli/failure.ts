@@ -4,9 +4,10 @@
 export const EXIT_USAGE = 2;
 /** Our mistake, or the machine's. */
 export const EXIT_FAILURE = 1;
-/** What a shell expects of a process that Ctrl-C ended, and of one that was asked to end. */
+/** What a shell expects of a process that Ctrl-C ended, of one that was asked to end, and of one whose terminal was closed. */
 export const EXIT_INTERRUPTED = 130;
 export const EXIT_TERMINATED = 143;
+export const EXIT_HANGUP = 129;
 
 /** An error that can be told to another process, or to a person. */
 export interface Failure {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { dataFields, deviceFields, evaluationFields, VERBOSE_ADVICE } from "../dino/config.ts";
 import type { KnnAccuracy } from "../dino/eval/knn.ts";
 import { boolean, choice, type Field, integer, text } from "../dino/field.ts";
-import { EXIT_INTERRUPTED, exitStatus } from "./failure.ts";
+import { exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
 import { launch } from "./launch.ts";
@@ -12,6 +12,7 @@ import { type DeviceChoice, deviceOf, type KnnJob } from "./messages.ts";
 import { givenArguments } from "./mode.ts";
 import { openData } from "./open_data.ts";
 import { Progress } from "./progress.ts";
+import { untilStopped } from "./signals.ts";
 import { headsFields, weightsPath } from "./weights_path.ts";
 
 const evaluation = {
@@ -92,23 +93,15 @@ async function knnCommand(words: readonly string[]): Promise<number> {
 }
 
 async function evaluate(weights: string, flags: KnnFlags, cacheDir: string, progress: Progress): Promise<number> {
-  const stop = new AbortController();
-  const interrupt = () => stop.abort();
-  Deno.addSignalListener("SIGINT", interrupt);
-  let opened;
-  try {
-    opened = await openData(
+  const opened = await untilStopped((signal) =>
+    openData(
       { ...flags, cacheDir: join(cacheDir, "images"), crop: flags.cropSize ?? 224 },
       (event) => progress.show({ source: "data", ...event }),
-      stop.signal,
-    );
-  } catch (error) {
-    if (stop.signal.aborted) return EXIT_INTERRUPTED;
-    throw error;
-  } finally {
-    Deno.removeSignalListener("SIGINT", interrupt);
-  }
-  const { data, val } = opened;
+      signal,
+    )
+  );
+  if (typeof opened === "number") return opened;
+  const { data, val } = opened.done;
   data.close();
   val?.close();
   const job: KnnJob = {

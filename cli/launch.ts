@@ -4,6 +4,7 @@ import { basename, dirname, join } from "node:path";
 import { EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED } from "./failure.ts";
 import type { ComputeEvent, Job } from "./messages.ts";
 import { builtMode, type Mode, MODE_VARIABLE, preferredMode, TURBO_FLAGS } from "./mode.ts";
+import { onStopSignals } from "./signals.ts";
 
 /** The hidden command by which a compiled binary starts itself to compute. */
 export const COMPUTE_COMMAND = "__compute";
@@ -24,7 +25,8 @@ export interface LaunchOptions {
 /**
  * Runs a job in a process of its own.
  *
- * Ctrl-C reaches the compute process too: it saves and ends. SIGTERM is handed on. A second Ctrl-C ends it at once.
+ * Ctrl-C reaches the compute process too: it saves and ends. SIGTERM and the end of the terminal are handed on. A second
+ * Ctrl-C ends it at once.
  *
  * @returns its exit status
  * @throws {RangeError} if a binary that cannot check is asked to
@@ -76,7 +78,7 @@ function exitCode(
   onNotice: (message: string) => void,
 ): number {
   if (received !== undefined && status.signal !== null) {
-    return received === "SIGTERM" ? EXIT_TERMINATED : EXIT_INTERRUPTED;
+    return received === "SIGINT" ? EXIT_INTERRUPTED : EXIT_TERMINATED;
   }
   if (status.code === 139 || status.signal === "SIGSEGV") {
     onNotice(
@@ -113,16 +115,11 @@ function forwardSignals(
     onNotice("stopping after this update, and saving (Ctrl-C again: at once, without saving)");
     input.close().catch(() => {}); // for a Ctrl-C that reached only this process
   };
-  const terminate = () => {
-    state.received ??= "SIGTERM";
+  state.remove = onStopSignals((signal) => {
+    if (signal === "SIGINT") return interrupt();
+    state.received ??= signal;
     kill(child, "SIGTERM");
-  };
-  const handlers: [Deno.Signal, () => void][] = [["SIGINT", interrupt]];
-  if (Deno.build.os !== "windows") handlers.push(["SIGTERM", terminate]);
-  for (const [signal, handler] of handlers) Deno.addSignalListener(signal, handler);
-  state.remove = () => {
-    for (const [signal, handler] of handlers) Deno.removeSignalListener(signal, handler);
-  };
+  });
   return state;
 }
 

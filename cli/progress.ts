@@ -233,7 +233,7 @@ function writeStandard(text: string, to: "out" | "err"): void {
   try {
     for (let done = 0; done < bytes.length;) done += stream.writeSync(bytes.subarray(done));
   } catch (error) {
-    // Whoever read along has left, as `head` does: a run of days goes on without an audience.
-    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+    // Whoever read along has left, as `head` does, or the terminal is closed: a run of days goes on without an audience.
+    if (!(error instanceof Deno.errors.BrokenPipe) && (error as { code?: string }).code !== "EIO") throw error;
   }
 }

@@ -7,7 +7,7 @@ import type { KnnRow } from "../dino/events.ts";
 import { applyPreset, presets } from "../dino/presets.ts";
 import { heldMessage, RunFolder } from "../dino/run_folder.ts";
 import { dryRun } from "./dry_run.ts";
-import { EXIT_INTERRUPTED, exitStatus } from "./failure.ts";
+import { EXIT_INTERRUPTED, EXIT_TERMINATED, exitStatus } from "./failure.ts";
 import { parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
 import { launch } from "./launch.ts";
@@ -16,6 +16,7 @@ import { givenArguments } from "./mode.ts";
 import { openData } from "./open_data.ts";
 import { knnText, Progress } from "./progress.ts";
 import { writeRunReport } from "./report/run_report.ts";
+import { untilStopped } from "./signals.ts";
 import { VERSION, versionText } from "./version.ts";
 
 /** What runs when there is no --data. */
@@ -106,35 +107,35 @@ async function prepareAndTrain(
   out: string,
   progress: Progress,
 ): Promise<number> {
-  const stop = new AbortController();
-  const interrupt = () => stop.abort();
-  Deno.addSignalListener("SIGINT", interrupt);
   const isNew = !await Deno.stat(out).then(() => true, () => false);
-  let opened;
-  try {
+  const open = async (signal: AbortSignal) => {
     await RunFolder.tryOut(out);
-    opened = await openData(
+    return await openData(
       { ...config, cacheDir: config.cacheDir ?? join(out, "cache"), crop: config.globalCropSize ?? 224 },
       (event) => progress.show({ source: "data", ...event }),
-      stop.signal,
+      signal,
       (images) =>
         checkConfig(fitConfig(config, { images, shorterSide: config.globalCropSize ?? 2 ** 20 }), {
           images,
           shorterSide: 0,
         }),
     );
-  } catch (error) {
-    progress.close();
+  };
+  const removeEmpty = async () => {
     if (isNew) await Deno.remove(out).catch(() => {}); // only if nothing is in it
-    if (stop.signal.aborted) {
-      progress.result("stopped before training; what is decoded stays in the cache");
-      return EXIT_INTERRUPTED;
-    }
+  };
+  const opened = await untilStopped(open).catch(async (error) => {
+    progress.close();
+    await removeEmpty();
     throw error;
-  } finally {
-    Deno.removeSignalListener("SIGINT", interrupt);
+  });
+  if (typeof opened === "number") {
+    progress.close();
+    await removeEmpty();
+    progress.result("stopped before training; what is decoded stays in the cache");
+    return opened;
   }
-  const { data, val } = opened;
+  const { data, val } = opened.done;
   const job: TrainJob = {
     command: "train",
     config,
@@ -153,22 +154,21 @@ async function prepareAndTrain(
 
 async function trainInChild(job: TrainJob, checked: boolean, progress: Progress): Promise<number> {
   const { out } = job;
-  const seen: { knn: readonly KnnRow[]; backend?: string; crops?: ComputeEvent & { type: "crops" }; started: boolean } =
-    {
-      knn: [],
-      started: false,
-    };
-  // Reports are written one after the other, and never hold up the run.
-  let reports: Promise<unknown> = Promise.resolve();
+  const seen: Seen = { knn: [] };
+  // Reports are written one after the other, and never hold up the run; one that waits already will say the same.
+  let reports: Promise<unknown> = Promise.resolve(), waiting = false;
   const report = () => {
-    const { crops } = seen;
-    reports = reports.then(() =>
-      writeRunReport(out, {
+    if (waiting) return;
+    waiting = true;
+    reports = reports.then(() => {
+      waiting = false;
+      const { crops } = seen;
+      return writeRunReport(out, {
         backend: seen.backend,
         version: VERSION,
         contactSheet: crops && { png: Uint8Array.fromBase64(crops.png), caption: crops.caption },
-      })
-    ).catch((error) => progress.warn(`report.html: ${(error as Error).message}`));
+      });
+    }).catch((error) => progress.warn(`report.html: ${(error as Error).message}`));
   };
   const code = await launch(job, {
     checked,
@@ -178,19 +178,38 @@ async function trainInChild(job: TrainJob, checked: boolean, progress: Progress)
       if (event.type === "backend") seen.backend = event.description;
       else if (event.type === "crops") seen.crops = event;
       else if (event.type === "result") seen.knn = event.knn;
-      else if (event.type === "start") seen.started = true;
+      else if (event.type === "checkpoint") seen.checkpoint = event;
+      else if (event.type === "start" || event.type === "end" || event.type === "failure") seen[event.type] = true;
       if (event.type === "epoch" || event.type === "end" || event.type === "start") report();
     },
   });
   await reports;
   progress.close();
-  if (seen.started) showEnd(progress, seen.knn, out, code);
+  if (seen.start) showEnd(progress, seen, out, code);
   return code;
 }
 
-function showEnd(progress: Progress, knn: readonly KnnRow[], out: string, code: number): void {
+/** What a run has told so far that matters at its end. */
+interface Seen {
+  knn: readonly KnnRow[];
+  backend?: string;
+  crops?: ComputeEvent & { type: "crops" };
+  checkpoint?: { readonly step: number };
+  start?: true;
+  end?: true;
+  failure?: true;
+}
+
+function showEnd(progress: Progress, { knn, checkpoint, end, failure }: Seen, out: string, code: number): void {
   for (const row of knn) progress.result(knnText(row));
-  if (code === EXIT_INTERRUPTED) progress.result(`saved: go on with --resume --out ${out}`);
+  const stopped = code === EXIT_INTERRUPTED || code === EXIT_TERMINATED;
+  if (end && stopped) progress.result(`saved: go on with --resume --out ${out}`);
+  if (!end && !failure && code !== 0) { // it was killed
+    progress.result(
+      `${checkpoint ? `the last checkpoint is of update ${checkpoint.step}` : "nothing was saved since it began"}: ` +
+        `go on with --resume --out ${out}`,
+    );
+  }
   progress.show({ type: "report", path: join(out, "report.html") });
 }
 
@@ -209,7 +228,8 @@ function trainHelp(): string {
     groups: fieldGroups,
     after: [
       `Presets:\n${names.join("\n")}`,
-      "Exit status: 0 done, 2 something to change in the command or the data, 1 a failure, 130 interrupted and saved.",
+      "Exit status: 0 done, 2 something to change in the command or the data, 1 a failure, 130 interrupted and saved, 143 the same by SIGTERM or a " +
+      "closed terminal.",
     ],
   });
 }

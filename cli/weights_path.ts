@@ -3,6 +3,7 @@
 import { integer } from "../dino/field.ts";
 import { RunFolder } from "../dino/run_folder.ts";
 import { isWeightsFolder } from "../models/weights/huggingface.ts";
+import { openWeights } from "../models/weights/open.ts";
 
 /** The flag that tells what no shape does. */
 export const headsFields = {
@@ -17,20 +18,27 @@ export function givenHeads({ numHeads }: { readonly numHeads: number | null }): 
 }
 
 /**
- * The path to load from.
+ * The path to load from; weights that cannot be read are refused here, before images are decoded for them.
  *
  * @throws {RangeError} if there is nothing of the kind
+ * @throws {SyntaxError | TypeError} if the file is no weights, or damaged
  */
 export async function weightsPath(path: string): Promise<string> {
   const stat = await Deno.stat(path).catch(() => {
     throw new RangeError(`${path}: no such run folder or file of weights`);
   });
-  if (!stat.isDirectory || await isWeightsFolder(path)) return path;
-  const { folder } = await RunFolder.open(path).catch((error) => {
-    throw new RangeError(
-      `${path}: is neither a run folder nor one of weights: ${(error as Error).message.replace(`${path}: `, "")}`,
-    );
-  });
+  const file = stat.isDirectory && !await isWeightsFolder(path) ? await checkpointOf(path) : path;
+  (await openWeights(file)).close();
+  return file;
+}
+
+async function checkpointOf(path: string): Promise<string> {
+  if (!await RunFolder.holdsRun(path)) {
+    throw new RangeError(`${path}: is neither a run folder nor one of weights: name a run, or a file of weights`);
+  }
+  const { folder } = await RunFolder.open(path);
   folder.close();
-  return folder.latestPath;
+  const [file] = await folder.resumable();
+  if (file === undefined) throw new RangeError(`${path}: this run has no checkpoint yet: wait for its first epoch`);
+  return file;
 }

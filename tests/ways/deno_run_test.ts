@@ -1,6 +1,7 @@
 // First way of use: `deno run -A cli/train.ts`, with what a person at a terminal does to it.
 
 import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
+import { hangUpIsIgnored } from "../../cli/signals.ts";
 import { assertTrained, run, TINY_FLAGS, withFolder, writeJpegs } from "./process.ts";
 
 const TRAIN = new URL("../../cli/train.ts", import.meta.url).pathname;
@@ -62,12 +63,13 @@ Deno.test("deno run: mistakes end with status 2, one line, and nothing written",
   }));
 
 Deno.test({
-  name: "deno run: Ctrl-C and SIGTERM save, a killed launcher leaves no trainer behind",
+  name: "deno run: Ctrl-C, SIGTERM and a closed terminal save, a killed launcher leaves no trainer behind",
   ignore: Deno.build.os === "windows",
   fn: () =>
     withFolder(async (folder) => {
-      const signals = [["SIGINT", 130], ["SIGTERM", 143], ["SIGKILL", 137]] as const;
+      const signals = [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 143], ["SIGKILL", 137]] as const;
       for (const [signal, expected] of signals) {
+        if (signal === "SIGHUP" && hangUpIsIgnored()) continue; // these tests run under nohup
         const out = `${folder}/${signal}`;
         const child = new Deno.Command(Deno.execPath(), {
           args: ["run", "-A", TRAIN, ...TINY_FLAGS, "--backend=wasm", "--epochs=100000", "--json", "--out", out],
