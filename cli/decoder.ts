@@ -1,6 +1,6 @@
 // A process that decodes images for another one: requests on stdin, pixels on stdout, nothing else in the world.
 
-import { createDecoder } from "../dino/data/decode.ts";
+import { createDecoder, DecodeError } from "../dino/data/decode.ts";
 import { loadSharp } from "../dino/data/sharp.ts";
 import {
   type DecodeReply,
@@ -10,6 +10,7 @@ import {
   READY,
   writeFrame,
 } from "./decoder_protocol.ts";
+import { leaveToParent } from "./signals.ts";
 
 /** How often a decoder looks at its own memory. */
 const MEMORY_CHECK_MS = 100;
@@ -20,7 +21,7 @@ const MEMORY_CHECK_MS = 100;
  * @param memoryLimit bytes of resident memory at which the process ends itself
  */
 export async function serveDecoder(memoryLimit: number): Promise<never> {
-  Deno.addSignalListener("SIGINT", () => {}); // a terminal sends Ctrl-C to everybody; whoever started us decides
+  leaveToParent();
   setInterval(() => {
     if (Deno.memoryUsage().rss > memoryLimit) Deno.exit(EXIT_BLOATED);
   }, MEMORY_CHECK_MS);
@@ -47,7 +48,7 @@ export async function serveDecoder(memoryLimit: number): Promise<never> {
         pixels = decoded.pixels;
       }
     } catch (error) {
-      reply = { ok: false, reason: (error as Error).message };
+      reply = { ok: false, reason: (error as Error).message, passing: error instanceof DecodeError && error.passing };
     }
     await writeFrame(output, reply, pixels);
   }

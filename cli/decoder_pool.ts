@@ -70,12 +70,22 @@ export class DecoderPool implements Decoder {
     await Promise.all(Array.from(this.#all, (process) => process.end()));
   }
 
+  /** A decoder that is killed may be the victim of others, as when memory runs out: an image is asked for twice. */
   async #ask(image: string | Uint8Array<ArrayBuffer>, request: DecodeRequest) {
+    try {
+      return await this.#askOnce(image, request);
+    } catch (error) {
+      if (!(error instanceof KilledDecoder) || this.#closed) throw error;
+      return await this.#askOnce(image, request);
+    }
+  }
+
+  async #askOnce(image: string | Uint8Array<ArrayBuffer>, request: DecodeRequest) {
     const process = await this.#take();
     try {
       const whole = typeof image === "string" ? { ...request, path: image } : request;
       const { header, payload } = await process.ask(whole, typeof image === "string" ? undefined : image);
-      if (!header.ok) throw new DecodeError(header.reason);
+      if (!header.ok) throw new DecodeError(header.reason, header.passing);
       return { reply: header, payload };
     } finally {
       this.#giveBack(process);
@@ -108,6 +118,9 @@ export class DecoderPool implements Decoder {
     return process;
   }
 }
+
+/** Somebody, or the system, killed the decoder. */
+class KilledDecoder extends DecodeError {}
 
 /** One child, with one request at a time. */
 class DecoderProcess {
@@ -144,6 +157,9 @@ class DecoderProcess {
     if (code === EXIT_BLOATED) {
       throw new DecodeError(`took more than ${this.#options.memoryLimit} bytes of memory to decode`);
     }
+    if (signal === "SIGKILL") {
+      throw new KilledDecoder("ended the decoder by SIGKILL, twice: memory may have run out", true);
+    }
     throw new DecodeError(`ended the decoder ${signal ? `by ${signal}` : `with status ${code}`}`);
   }
 
@@ -161,17 +177,24 @@ class DecoderProcess {
 
   /** What `work` gives; undefined, and the process ended, if that takes too long or the pipes break. */
   async #within<T>(seconds: number, work: () => Promise<T>): Promise<T | undefined> {
-    const timer = setTimeout(() => {
+    // In ticks that last no longer than they should: time in which this process was stopped is nobody's fault.
+    let left = seconds, last = performance.now();
+    const tick = Math.min(1, seconds / 4);
+    const timer = setInterval(() => {
+      const now = performance.now();
+      left -= Math.min((now - last) / 1000, 2 * tick);
+      last = now;
+      if (left > 0) return;
       this.#timedOut = true;
       this.#kill();
-    }, seconds * 1000);
+    }, tick * 1000);
     let result: T | undefined;
     try {
       result = await work();
     } catch {
       /* a pipe broke: the status says why */
     } finally {
-      clearTimeout(timer);
+      clearInterval(timer);
     }
     if (result === undefined) {
       this.gone = true;

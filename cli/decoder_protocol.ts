@@ -11,7 +11,9 @@ export interface DecodeRequest {
 }
 
 /** Answers it; the frame's bytes are the pixels. */
-export type DecodeReply = { ok: true; height: number; width: number } | { ok: false; reason: string };
+export type DecodeReply =
+  | { ok: true; height: number; width: number }
+  | { ok: false; reason: string; passing: boolean };
 
 /** What a decoder says when it is about to read its first request. */
 export const READY: DecodeReply = { ok: true, height: 0, width: 0 };

@@ -2,7 +2,7 @@
 
 import { createHash } from "node:crypto";
 import type { DataEvent, EncodedDataset, EncodedEntry, PixelSource, SkippedImage } from "./dataset.ts";
-import { createDecoder } from "./decode.ts";
+import { createDecoder, DecodeError } from "./decode.ts";
 import { type Decoder, DecoderFailure } from "./decoder.ts";
 import { pixelsFromList } from "./memory.ts";
 import { type PackRecord, PackWriter, readIndexes } from "./packs.ts";
@@ -32,7 +32,10 @@ export interface CacheOptions {
   fallbackSide?: number;
   budget?: number;
   exif?: boolean;
-  /** Decode images again that failed before; without it they stay skipped while their file is the same. */
+  /**
+   * Decode images again that failed before; without it they stay skipped while their file is the same. Files that could not
+   * be read at all are tried again anyway.
+   */
   retry?: boolean;
   decoder?: Decoder;
   onEvent?: (event: DataEvent) => void;
@@ -202,7 +205,8 @@ async function decodeAll(run: Run, { side, bytes, reason, final }: Choice): Prom
       if (!writer && "pixels" in image && total + image.pixels.length > budget) {
         throw new RangeError(memoryMessage(dataset, budget));
       }
-      settle(i, writer ? await writer.append(keys[i], image) : image);
+      const kept = writer && !("reason" in image && image.passing);
+      settle(i, kept ? await writer.append(keys[i], image) : image);
     });
   } catch (error) {
     throw isFullDisk(error) ? fullDisk(error, directory!, done) : error;
@@ -235,7 +239,10 @@ async function decodeAll(run: Run, { side, bytes, reason, final }: Choice): Prom
 
 type MemoryImage = { pixels: Uint8Array; height: number; width: number; id: string };
 
-async function decodeOne(run: Run, i: number, side: number | null): Promise<MemoryImage | { reason: string }> {
+/** An image's pixels, or why it has none, and whether that may pass. */
+type Decoded = MemoryImage | { reason: string; passing: boolean };
+
+async function decodeOne(run: Run, i: number, side: number | null): Promise<Decoded> {
   const { dataset, decoder, exif } = run;
   const { id, path } = dataset.entry(i);
   try {
@@ -243,7 +250,7 @@ async function decodeOne(run: Run, i: number, side: number | null): Promise<Memo
     return { ...image, id };
   } catch (error) {
     if (error instanceof DecoderFailure) throw error;
-    return { reason: (error as Error).message };
+    return { reason: (error as Error).message, passing: error instanceof DecodeError && error.passing };
   }
 }
 

@@ -24,6 +24,11 @@ export function isImageName(name: string): boolean {
 export class DecodeError extends Error {
   /** Tells it from other errors. */
   override name = "DecodeError";
+
+  /** @param passing the file could not be read, which says nothing of what is in it: worth another try */
+  constructor(message: string, readonly passing = false) {
+    super(message);
+  }
 }
 
 /**
@@ -100,9 +105,11 @@ export async function encodedBytes(image: string | Uint8Array<ArrayBuffer>): Pro
     if (size > MAX_ENCODED_BYTES) throw new DecodeError(`${size} bytes: more than ${MAX_ENCODED_BYTES}`);
     return await Deno.readFile(image);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) throw new DecodeError("no such file");
-    if (error instanceof Deno.errors.PermissionDenied) throw new DecodeError("permission denied");
-    throw error instanceof DecodeError ? error : reasonOf(error);
+    if (error instanceof DecodeError) throw error;
+    const lossy = image.includes("\ufffd") ? ", or its name is not UTF-8: rename it" : "";
+    if (error instanceof Deno.errors.NotFound) throw new DecodeError(`no such file${lossy}`, true);
+    if (error instanceof Deno.errors.PermissionDenied) throw new DecodeError("permission denied", true);
+    throw new DecodeError(reasonOf(error).message, true);
   }
 }
 
@@ -159,5 +166,5 @@ function reasonOf(error: unknown): DecodeError {
   if (error instanceof DecodeError) return error;
   const message = error instanceof Error ? error.message : String(error);
   // libvips repeats itself and breaks lines; the first is the cause.
-  return new DecodeError(message.split("\n")[0].slice(0, 200) || "unreadable");
+  return new DecodeError(message.split("\n")[0].replace(/[\s:]+$/, "").slice(0, 200) || "unreadable");
 }

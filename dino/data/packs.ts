@@ -95,7 +95,7 @@ export class PackWriter {
     let line: Line | FailureLine, record: PackRecord;
     if ("reason" in image) {
       line = [key, image.reason, 0, 0, 0];
-      record = image;
+      record = { reason: image.reason };
     } else {
       const { pixels, height, width } = image;
       const crc = crc32(pixels);

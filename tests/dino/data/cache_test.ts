@@ -1,7 +1,7 @@
 // The packed cache: reuse, damage, budgets, several writers, and runs that are killed.
 
 import type { DataEvent, PixelSource } from "../../../dino/data/dataset.ts";
-import { createDecoder } from "../../../dino/data/decode.ts";
+import { createDecoder, DecodeError } from "../../../dino/data/decode.ts";
 import { type Decoder, DecoderFailure } from "../../../dino/data/decoder.ts";
 import { type OpenOptions, openPixels, reopenPixels } from "../../../dino/data/open.ts";
 import { readIndexes } from "../../../dino/data/packs.ts";
@@ -168,6 +168,24 @@ Deno.test("unreadable images are remembered until their file changes, or on requ
     const mended = await open(folder);
     assertEquals([mended.decodes, mended.source.length], [1, COUNT + 1]);
     await checkPixels(mended.source);
+  });
+});
+
+Deno.test("a file that could not be read is tried again, though it is the same", async () => {
+  await withFiles(await images(), async (folder) => {
+    const locked: Decoder = {
+      ...createDecoder(),
+      decode: (image, options) => {
+        if (String(image).endsWith("3.png")) throw new DecodeError("permission denied", true);
+        return createDecoder().decode(image, options);
+      },
+    };
+    const first = await open(folder, { decoder: locked });
+    assertEquals(first.source.skipped, [{ id: "3.png", reason: "permission denied" }]);
+    first.source.close();
+    const second = await open(folder);
+    assertEquals([second.decodes, second.source.length], [1, COUNT]);
+    await checkPixels(second.source);
   });
 });
 
