@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { dataFields, deviceFields, VERBOSE_ADVICE } from "../dino/config.ts";
 import type { PixelLocator, PixelSource, Split } from "../dino/data/dataset.ts";
 import { isImageName } from "../dino/data/decode.ts";
+import { hasTestHalf } from "../dino/data/halves.ts";
 import { openPixels } from "../dino/data/open.ts";
 import { loadSample } from "../dino/data/sample.ts";
 import { boolean, choice, type Field, text } from "../dino/field.ts";
@@ -68,6 +69,8 @@ export interface SourceRequest {
   readonly files?: readonly string[];
   readonly split?: Split;
   readonly limit?: number;
+  /** Leave it out where the data set at `path` has no test half. */
+  readonly ifHalved?: boolean;
   /** Any unreadable image is an error: results would be about other images than people believe. */
   readonly strict?: boolean;
   /** Shorter side kept of larger images; left out: the original size. */
@@ -249,7 +252,8 @@ async function openSources(
   const locators: Record<string, PixelLocator> = {};
   try {
     for (const [name, request] of Object.entries(requests)) {
-      const { path, split, limit, strict, shorterSide } = request;
+      const { path, split, limit, strict, shorterSide, ifHalved } = request;
+      if (ifHalved && !await hasTestHalf(path!)) continue;
       if (path === null) {
         locators[name] = (await loadSample(split ?? "train", limit)).locator;
         continue;

@@ -12,7 +12,7 @@ import { givenArguments } from "./mode.ts";
 
 const fields = {
   data: text(null, "labelled images to learn from; without it the embedded sample", { aliases: ["data-path"] }),
-  val: text(null, "labelled images to classify; without it a seeded tenth of --data"),
+  val: text(null, "labelled images to classify; without it the val half of --data, or else a seeded tenth"),
   shots: integers([1, 2, 5, 10], "labelled images of each class, for k-NN", { min: 1 }),
   shares: text("0.01,0.1", "shares of the labels, for logistic regression; none: leave it out"),
   draws: integer(5, "times the labelled images are drawn anew", { min: 1 }),

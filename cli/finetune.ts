@@ -18,7 +18,7 @@ import { givenArguments } from "./mode.ts";
 
 const fields = {
   data: text(null, "labelled training images; without it the embedded sample", { aliases: ["data-path"] }),
-  val: text(null, "labelled images to classify; without it a seeded tenth of --data"),
+  val: text(null, "labelled images to classify; without it the val half of --data, or else a seeded tenth"),
   out: text(null, "file for the network, .safetensors, written after every epoch; an interrupted run goes on from it"),
   epochs: integer(30, "passes over the training images", { min: 1 }),
   warmupEpochs: integer(3, "of which the learning rate rises", { min: 0 }),

@@ -4,13 +4,13 @@ import type { PixelSource } from "../dino/data/dataset.ts";
 import { type EvaluationSplit, evaluationSplit } from "../dino/eval/splits.ts";
 import type { SourceRequest } from "./evaluation.ts";
 
-/** The data sets behind --data and --val: the sample's two halves when neither is given. */
+/** The data sets behind --data and --val: both halves of --data where it has two, those of the sample where there is none. */
 export function labelledSources(
   { data, val, limit }: { data: string | null; val: string | null; limit?: number | null },
 ): Record<string, SourceRequest> {
   if (data === null && val !== null) throw new RangeError("--val without --data: give both, or neither");
   const sources: Record<string, SourceRequest> = { data: { path: data, limit: limit ?? undefined } };
-  if (data === null || val !== null) sources.val = { path: val, split: "test" };
+  sources.val = { path: val ?? data, split: "test", ifHalved: data !== null && val === null };
   return sources;
 }
 

@@ -15,7 +15,7 @@ import { givenArguments } from "./mode.ts";
 
 const fields = {
   data: text(null, "labelled training images; without it the embedded sample", { aliases: ["data-path"] }),
-  val: text(null, "labelled images to classify; without it a seeded tenth of --data, or its val half"),
+  val: text(null, "labelled images to classify; without it the val half of --data, or else a seeded tenth"),
   out: text(
     null,
     "file for the classifiers, .safetensors, written after every epoch; an interrupted run goes on from it",

@@ -62,6 +62,15 @@ export async function openCifar(
   }
 }
 
+/** Whether a folder holds CIFAR files of that half. */
+export async function hasCifarHalf(folder: string, split: Split): Promise<boolean> {
+  for (const directory of [folder, ...FOLDERS.map((name) => `${folder}/${name}`)]) {
+    const names = await fileNames(directory);
+    if (LAYOUTS.some((layout) => names.some((name) => layout.files(split).test(name)))) return true;
+  }
+  return false;
+}
+
 async function read(
   folder: string,
   directory: string,

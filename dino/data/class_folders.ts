@@ -11,7 +11,8 @@ export interface PathArrangement {
   classNames?: string[];
 }
 
-const TEST_FOLDERS = ["test", "val", "valid", "validation"];
+/** Names of folders whose images are for testing, beside `train`. */
+export const TEST_FOLDERS: readonly string[] = ["test", "val", "valid", "validation"];
 
 /**
  * Sorts image paths (with "/" between folders) by code unit and finds the split and the classes in them.

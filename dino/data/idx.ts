@@ -17,6 +17,16 @@ export interface IdxArray {
 /** Whether a file's name is one that IDX images go by. */
 export const isIdxImageName = (name: string): boolean => /images?[-._]idx[34][-._]ubyte(\.gz)?$/i.test(name);
 
+const isOfHalf = (name: string, split: Split) => /t10k|test|val/i.test(name) === (split === "test");
+
+/** Whether a folder holds IDX images of that half. */
+export async function hasIdxHalf(folder: string, split: Split): Promise<boolean> {
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    if (!isDirectory && isIdxImageName(name) && isOfHalf(name, split)) return true;
+  }
+  return false;
+}
+
 /**
  * Opens a folder that holds IDX images, or such a file itself; undefined where it is neither. Labels are found beside.
  *
@@ -38,8 +48,7 @@ export async function openIdx(
   if (images === undefined) {
     const candidates = names.filter(isIdxImageName);
     if (candidates.length === 0) return;
-    const isTest = (name: string) => /t10k|test|val/i.test(name);
-    images = candidates.find((name) => isTest(name) === (split === "test"));
+    images = candidates.find((name) => isOfHalf(name, split));
     if (images === undefined) {
       throw new RangeError(`${path}: IDX images without the ${split} split: there is only ${candidates.join(", ")}`);
     }

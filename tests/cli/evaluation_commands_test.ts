@@ -8,6 +8,7 @@ import { command as retrieval } from "../../cli/retrieval.ts";
 import { command as search } from "../../cli/search.ts";
 import { command as videoSegmentation } from "../../cli/video_segmentation.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
+import { hasTestHalf } from "../../dino/data/halves.ts";
 import { openPixels } from "../../dino/data/open.ts";
 import { loadSharp } from "../../dino/data/sharp.ts";
 import { uploadBackbone } from "../../dino/eval/backbone.ts";
@@ -46,8 +47,9 @@ async function evaluate(
   const flags = { ...defaults, ...given } as any;
   const extra = await command.prepare?.(flags, folder) ?? null;
   const sources: Record<string, PixelSource> = {};
-  for (const [name, { path, split, files, strict }] of Object.entries(command.sources(flags, extra))) {
+  for (const [name, { path, split, files, strict, ifHalved }] of Object.entries(command.sources(flags, extra))) {
     let from = path!;
+    if (ifHalved && !await hasTestHalf(from)) continue;
     if (files) await Deno.writeTextFile(from = join(folder, `${name}.txt`), files.join("\n"));
     sources[name] = await openPixels(from, { split });
     assert(!strict || sources[name].skipped.length === 0);
@@ -118,6 +120,8 @@ onEachBackend("features and linear: files hold every image, whatever path comput
     const again = await evaluate(backend, folder, linear, probe); // complete: only scored
     assertEquals(again.scores.map((s: { top1: number }) => s.top1), result.scores.map((s: { top1: number }) => s.top1));
     const once = await evaluate(backend, folder, linear, { ...probe, out: null, augment: false });
+    const halves = await evaluate(backend, folder, linear, { ...probe, data: folder, val: null, out: null, epochs: 1 });
+    assert(halves.split.startsWith("6 images of "), `${halves.split}: those of val/, not a tenth`);
     assertEquals(once.dim, 256);
     const weightsLinear = out("probe.safetensors"),
       scored = { data: val, evaluate: true, weightsLinear, lastBlocks: 2 };
