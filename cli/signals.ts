@@ -7,14 +7,20 @@ const STATUSES: Readonly<Partial<Record<Deno.Signal, number>>> = Deno.build.os =
   ? { SIGINT: EXIT_INTERRUPTED }
   : { SIGINT: EXIT_INTERRUPTED, SIGTERM: EXIT_TERMINATED, SIGHUP: EXIT_HANGUP };
 
+const ignore = () => {};
+
+/** Whether this process was started so; asked before the first listener, with which Deno changes the answer. */
+export const HANG_UP_IS_IGNORED = hangUpIsIgnored();
+
 /**
  * Calls `stop` for every signal that asks this process to stop.
  *
  * @returns ends that
  */
 export function onStopSignals(stop: (signal: Deno.Signal, status: number) => void): () => void {
+  if (HANG_UP_IS_IGNORED) Deno.addSignalListener("SIGHUP", ignore); // for good: Deno would take its default action again
   const handlers = (Object.entries(STATUSES) as [Deno.Signal, number][])
-    .filter(([signal]) => signal !== "SIGHUP" || !hangUpIsIgnored())
+    .filter(([signal]) => signal !== "SIGHUP" || !HANG_UP_IS_IGNORED)
     .map(([signal, status]) => [signal, () => stop(signal, status)] as const);
   for (const [signal, handler] of handlers) Deno.addSignalListener(signal, handler);
   return () => {
@@ -24,8 +30,8 @@ export function onStopSignals(stop: (signal: Deno.Signal, status: number) => voi
 
 /** Lets signals pass by that a terminal sends to every process, in one whose parent decides. */
 export function leaveToParent(): void {
-  Deno.addSignalListener("SIGINT", () => {});
-  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGHUP", () => {});
+  Deno.addSignalListener("SIGINT", ignore);
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGHUP", ignore);
 }
 
 /** What `work` gives, or the exit status if a signal stopped it. */
@@ -48,7 +54,8 @@ export async function untilStopped<T>(work: (signal: AbortSignal) => Promise<T>)
 }
 
 /** Whoever starts a command with nohup wants it to outlive the terminal; listening would undo that. */
-export function hangUpIsIgnored(): boolean {
+function hangUpIsIgnored(): boolean {
+  if (Deno.build.os === "windows") return false;
   try {
     const [, mask] = /^SigIgn:\s*([0-9a-f]+)/m.exec(Deno.readTextFileSync("/proc/self/status"))!;
     return (parseInt(mask.slice(-1), 16) & 1) === 1; // SIGHUP is the first signal

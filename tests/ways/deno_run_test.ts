@@ -1,7 +1,7 @@
 // First way of use: `deno run -A cli/train.ts`, with what a person at a terminal does to it.
 
 import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
-import { hangUpIsIgnored } from "../../cli/signals.ts";
+import { HANG_UP_IS_IGNORED } from "../../cli/signals.ts";
 import { assertTrained, run, TINY_FLAGS, withFolder, writeJpegs } from "./process.ts";
 
 const TRAIN = new URL("../../cli/train.ts", import.meta.url).pathname;
@@ -63,16 +63,29 @@ Deno.test("deno run: mistakes end with status 2, one line, and nothing written",
   }));
 
 Deno.test({
-  name: "deno run: Ctrl-C, SIGTERM and a closed terminal save, a killed launcher leaves no trainer behind",
+  name:
+    "deno run: Ctrl-C, SIGTERM and a closed terminal save, nohup goes on, a killed launcher leaves no trainer behind",
   ignore: Deno.build.os === "windows",
   fn: () =>
     withFolder(async (folder) => {
-      const signals = [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 143], ["SIGKILL", 137]] as const;
+      const signals = [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 143], ["nohup", 143], ["SIGKILL", 137]] as const;
       for (const [signal, expected] of signals) {
-        if (signal === "SIGHUP" && hangUpIsIgnored()) continue; // these tests run under nohup
+        if (signal === "SIGHUP" && HANG_UP_IS_IGNORED) continue; // these tests run under nohup
         const out = `${folder}/${signal}`;
-        const child = new Deno.Command(Deno.execPath(), {
-          args: ["run", "-A", TRAIN, ...TINY_FLAGS, "--backend=wasm", "--epochs=100000", "--json", "--out", out],
+        const program = signal === "nohup" ? ["nohup", Deno.execPath()] : [Deno.execPath()];
+        const child = new Deno.Command(program[0], {
+          args: [
+            ...program.slice(1),
+            "run",
+            "-A",
+            TRAIN,
+            ...TINY_FLAGS,
+            "--backend=wasm",
+            "--epochs=100000",
+            "--json",
+            "--out",
+            out,
+          ],
           stdin: "null",
           stdout: "piped",
           stderr: "null",
@@ -84,10 +97,18 @@ Deno.test({
           assert(!done, `ended before the first update: ${seen}`);
           seen += value;
         }
-        child.kill(signal);
+        if (signal === "nohup") {
+          child.kill("SIGHUP");
+          for (let more = 0; more < 3; more++) {
+            assert(!(await reader.read()).done, "nohup: the run ended with its terminal");
+          }
+          child.kill("SIGTERM");
+        } else child.kill(signal);
         assertEquals((await child.status).code, expected);
         await reader.cancel();
-        if (signal === "SIGKILL") await gone(`--out ${out}`);
+        if (signal === "SIGKILL") {
+          await gone(`--out ${out}`);
+        }
         // What was saved can be read, and what the log has beyond it is cut.
         const steps = JSON.parse(await lastLine(`${out}/log.jsonl`));
         assert(steps.kind === "end" || steps.kind === "step", JSON.stringify(steps));
