@@ -2,7 +2,7 @@
 
 import { deviceFields, modelFields, VERBOSE_ADVICE } from "../dino/config.ts";
 import { boolean, type Field, integer, number, text } from "../dino/field.ts";
-import { nearestName } from "../dino/flags.ts";
+import { nearestName } from "../dino/nearest_name.ts";
 import { decodeRows } from "./bench/decode.ts";
 import { type BenchSizes, USUAL_SIZES } from "./bench/sizes.ts";
 import { exitStatus } from "./failure.ts";

@@ -1,5 +1,7 @@
 // Whose mistake an error is: the user's gets its message and status 2, ours gets status 1.
 
+import { printable } from "./printable.ts";
+
 /** The user's mistake, or something about their files. */
 export const EXIT_USAGE = 2;
 /** Our mistake, or the machine's. */
@@ -47,7 +49,7 @@ export function failureOf(error: unknown): Failure {
 
 /** Prints a failure as `command: message`. */
 export function printFailure(command: string, { message, stack }: Failure): void {
-  console.error(`${command}: ${message}`);
+  console.error(`${command}: ${printable(message)}`);
   if (stack) console.error(stack.split("\n").slice(1).join("\n"));
 }
 

@@ -23,7 +23,7 @@ export function helpText({ usage, about, groups, after = [] }: HelpText, columns
     parts.push("", `${title}:`);
     for (const [key, field] of Object.entries(fields)) parts.push(...describe(key, field, width));
   }
-  for (const paragraph of after) parts.push("", ...paragraph.split("\n").flatMap((line) => wrap(line, width)));
+  for (const paragraph of after) parts.push("", ...paragraph.split("\n").flatMap((line) => wrapIndented(line, width)));
   return parts.join("\n") + "\n";
 }
 
@@ -73,6 +73,13 @@ function terminalColumns(): number {
   } catch {
     return 100; // not a terminal
   }
+}
+
+/** Keeps a line's indentation; what does not fit goes on below it, further in. */
+function wrapIndented(line: string, width: number): string[] {
+  const [indent] = /^ */.exec(line)!;
+  return wrap(line.slice(indent.length), width - indent.length - 2)
+    .map((part, i) => indent + (i > 0 && indent !== "" ? "  " : "") + part);
 }
 
 function wrap(text: string, width: number): string[] {

@@ -1,6 +1,6 @@
 // `dino`: picks a command and loads only that one.
 
-import { nearestName } from "../dino/flags.ts";
+import { nearestName } from "../dino/nearest_name.ts";
 import { DECODER_COMMAND } from "./decoder_pool.ts";
 import { EXIT_USAGE } from "./failure.ts";
 import { COMPUTE_COMMAND } from "./launch.ts";

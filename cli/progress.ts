@@ -3,6 +3,7 @@
 import type { DataEvent } from "../dino/data/dataset.ts";
 import type { KnnRow, StartEvent, StepEvent } from "../dino/events.ts";
 import type { ComputeEvent } from "./messages.ts";
+import { printable, printableLine } from "./printable.ts";
 import { formatBytes, formatSeconds } from "./std.ts";
 
 /** Everything that can be shown. */
@@ -90,7 +91,7 @@ export class Progress {
   line(text: string): void {
     if (this.options.quiet || this.options.json) return;
     this.#clear();
-    this.#write(text + "\n", "out");
+    this.#write(printable(text) + "\n", "out");
     this.#redraw();
   }
 
@@ -98,13 +99,13 @@ export class Progress {
   result(text: string): void {
     if (this.options.json) return;
     this.#clear();
-    this.#write(text + "\n", "out");
+    this.#write(printable(text) + "\n", "out");
   }
 
   /** A line on stderr. */
   warn(text: string): void {
     this.#clear();
-    this.#write(text + "\n", "err");
+    this.#write(printable(text) + "\n", "err");
     this.#redraw();
   }
 
@@ -118,7 +119,8 @@ export class Progress {
     switch (event.type) {
       case "found":
         return this.line(
-          `${event.name}: ${event.images} images${event.classes > 0 ? ` in ${event.classes} classes` : ""}`,
+          `${event.name}: ${counted(event.images, "image")}` +
+            (event.classes > 0 ? ` in ${counted(event.classes, "class", "classes")}` : ""),
         );
       case "cache":
         return this.line(
@@ -145,14 +147,16 @@ export class Progress {
   #showSkipped({ id, reason }: { readonly id: string; readonly reason: string }): void {
     if (this.#skipped.has(id)) return;
     this.#skipped.add(id);
-    this.warn(`skipped ${id}: ${reason}`);
+    this.warn(`skipped ${printableLine(id)}: ${reason}`);
   }
 
   #showStart(event: StartEvent): void {
     const { parameters: { backbone, head } } = event;
     this.line(
-      `${event.images} images${event.classes > 0 ? ` in ${event.classes} classes` : ""}, ` +
-        `${event.epochs} epochs of ${event.stepsPerEpoch} updates of ${event.batchSize} images; ` +
+      counted(event.images, "image") +
+        (event.classes > 0 ? ` in ${counted(event.classes, "class", "classes")}` : "") +
+        `, ${counted(event.epochs, "epoch")} of ${counted(event.stepsPerEpoch, "update")} of ` +
+        `${counted(event.batchSize, "image")}; ` +
         `${millions(backbone)} parameters and a head of ${millions(head)} with ${event.outDim} prototypes ` +
         `(ln K = ${Math.log(event.outDim).toFixed(2)}); crops of ${event.globalCropSize} and ${event.localCropSize}; ` +
         `a checkpoint takes ${formatBytes(event.checkpointBytes)}`,
@@ -213,6 +217,10 @@ export function fitBar(text: string, fraction: number, width: number): string {
   if (room < 6) return text.slice(0, Math.max(0, width - 1));
   const full = Math.round(Math.max(0, Math.min(1, fraction)) * room);
   return `${"━".repeat(full)}${"─".repeat(room - full)} ${(fraction * 100).toFixed(0).padStart(3)}% ${text}`;
+}
+
+function counted(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
 }
 
 function millions(count: number): string {

@@ -82,7 +82,9 @@ function shortenWarmups(config: Config, epochs = config.epochs): Config {
 
 /** The configuration in a JSON file: the values alone, or a run's config.json. */
 async function readJson(path: string): Promise<unknown> {
-  const text = await Deno.readTextFile(path);
+  const text = await Deno.readTextFile(path).catch((error) => {
+    throw new RangeError(`--config ${path}: cannot be read (${(error as Error).message})`);
+  });
   try {
     const json = JSON.parse(text);
     return json?.config ?? json;
@@ -227,6 +229,10 @@ function trainHelp(): string {
       "with hyphens or underscores; booleans take true or false, or nothing, or --no- before their name.",
     groups: fieldGroups,
     after: [
+      "Examples:\n" +
+      "  train --data photos/ --out runs/photos --arch vit_small --epochs 100\n" +
+      "  train --data photos/ --dry-run\n" +
+      "  train --out runs/photos --resume",
       `Presets:\n${names.join("\n")}`,
       "Exit status: 0 done, 2 something to change in the command or the data, 1 a failure, 130 interrupted and saved, 143 the same by SIGTERM or a " +
       "closed terminal.",

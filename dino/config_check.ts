@@ -3,7 +3,8 @@
 import { type Config, configFields, defaultConfig, refusedFlags } from "./config.ts";
 import { checkArchitecture, patchOf, sideStep, unusualArchitecture } from "./architecture.ts";
 import { checkField, type Field, flagOf } from "./field.ts";
-import { nearestName, normalizeFlag } from "./flags.ts";
+import { normalizeFlag } from "./flags.ts";
+import { nearestName } from "./nearest_name.ts";
 
 const fields: Readonly<Record<string, Field>> = configFields;
 

@@ -1,5 +1,7 @@
 // One hyperparameter as data: its kind, default, bounds and advice, from which flags, --help and JSON checks follow.
 
+import { nearestName } from "./nearest_name.ts";
+
 /** What a value may be; `numbers` has a fixed length (a range, a colour), `integers` any length from one. */
 export type FieldKind = "number" | "integer" | "boolean" | "text" | "choice" | "numbers" | "integers";
 
@@ -148,7 +150,10 @@ export function checkField(name: string, field: Field, value: unknown): void {
     case "choice":
       if (typeof value !== "string") wrongKind(`one of ${field.choices!.join(", ")}`);
       if (!field.choices!.includes(value as string)) {
-        throw new RangeError(`${name} ${value}: is not one of ${field.choices!.join(", ")}`);
+        const nearest = nearestName(value as string, field.choices!);
+        throw new RangeError(
+          `${name} ${value}: is not one of ${field.choices!.join(", ")}${nearest ? `: did you mean ${nearest}?` : ""}`,
+        );
       }
       return;
     case "numbers": {
@@ -177,7 +182,9 @@ function checkNumber(name: string, field: Field, value: unknown, whole: boolean)
   }
   const low = field.above !== undefined && !(value > field.above) || field.min !== undefined && value < field.min;
   if (low || !Number.isFinite(value) || field.max !== undefined && value > field.max) {
-    throw new RangeError(`${name} ${value}: must be ${boundsOf(field) || "finite"}; the default is ${example(field)}`);
+    const bounds = Number.isFinite(value) ? boundsOf(field) : "finite";
+    const usual = field.default === null ? "" : `; the default is ${example(field)}`;
+    throw new RangeError(`${name} ${value}: must be ${bounds}${usual}`);
   }
 }
 

@@ -2,6 +2,7 @@
 
 import { commandFields, configFields, refusedFlags } from "./config.ts";
 import { type Field, flagOf } from "./field.ts";
+import { nearestName } from "./nearest_name.ts";
 
 /** A flag that was recognised. */
 export interface KnownFlag {
@@ -52,7 +53,9 @@ export function flagFinder(
     if (Object.hasOwn(refused, wanted)) throw new RangeError(`--${wanted}: ${refused[wanted]}`);
     const nearest = nearestName(wanted, byName.keys());
     throw new RangeError(
-      `unknown flag --${wanted}${nearest ? `: did you mean --${nearest}?` : ": --help lists them all"}`,
+      `unknown flag ${/^-[^-]/.test(name) ? name : `--${wanted}`}${
+        nearest ? `: did you mean --${nearest}?` : ": --help lists them all"
+      }`,
     );
   };
 }
@@ -68,34 +71,4 @@ const findTrainingFlag = flagFinder(allFields, refusedFlags);
 export function findFlag(name: string): KnownFlag {
   const found = findTrainingFlag(name);
   return { ...found, command: Object.hasOwn(commandFields, found.key) };
-}
-
-/** The name closest to a mistyped one, or undefined when none is close enough to be meant. */
-export function nearestName(wanted: string, names: Iterable<string>): string | undefined {
-  let best: string | undefined;
-  let bestDistance = Math.max(1, Math.floor(wanted.length / 3)) + 1;
-  for (const name of names) {
-    const distance = editDistance(wanted, name, bestDistance);
-    if (distance < bestDistance) [best, bestDistance] = [name, distance];
-  }
-  return best;
-}
-
-/** Insertions, deletions, substitutions and swaps of neighbours between two words; `limit` or more counts as `limit`. */
-function editDistance(a: string, b: string, limit: number): number {
-  if (Math.abs(a.length - b.length) >= limit) return limit;
-  let before: number[] = [];
-  let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const cost = a[i - 1] === b[j - 1] ? 0 : 1;
-      row[j] = Math.min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + cost);
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
-        row[j] = Math.min(row[j], before[j - 2] + 1);
-      }
-    }
-    [before, previous] = [previous, row];
-  }
-  return Math.min(previous[b.length], limit);
 }

@@ -9,6 +9,9 @@ import type { ScheduledValues } from "./schedule.ts";
 const EPOCH_MEANS = ["loss", "entropy", "lr", "weightDecay", "momentum"] as const;
 const WINDOW_MEANS = ["loss", "entropy"] as const;
 
+/** Looks by whose median the time left is told: a machine that slept in one of them does not change it. */
+const PACES = 15;
+
 /** An update that was made. */
 export interface AppliedUpdate {
   /** Its number, from 0. */
@@ -34,6 +37,8 @@ export class RunReporter {
   readonly #started = performance.now();
   #epochStarted = performance.now();
   #lastShown = performance.now();
+  /** Seconds an update took, between the last few looks. */
+  readonly #paces: number[] = [];
 
   /**
    * @param folder receives the log; without it there is none
@@ -116,6 +121,8 @@ export class RunReporter {
     const now = performance.now();
     const secondsPerUpdate = (now - this.#lastShown) / 1000 / count;
     this.#lastShown = now;
+    this.#paces.push(secondsPerUpdate);
+    if (this.#paces.length > PACES) this.#paces.shift();
     this.tell({
       type: "step",
       step: step + 1,
@@ -128,7 +135,7 @@ export class RunReporter {
       momentum: values.momentum,
       teacherTemp: values.teacherTemp,
       imagesPerSecond: this.plan.config.batchSize / secondsPerUpdate,
-      secondsLeft: (this.plan.lastStep - step - 1) * secondsPerUpdate,
+      secondsLeft: (this.plan.lastStep - step - 1) * median(this.#paces),
     });
   }
 
@@ -177,4 +184,8 @@ export class RunReporter {
       this.tell({ type: "knn", row });
     }
   }
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
 }

@@ -50,6 +50,11 @@ Deno.test("progress: on a terminal the bar is rewritten in place", () => {
   }
 });
 
+Deno.test("progress: a file's name does not steer the terminal", () => {
+  const { err } = shown({}, [{ type: "skipped", id: "a\n\x1b[2J\x9b\u202e.jpg", reason: "empty" }]);
+  assertEquals(err, "skipped a\\n\\u001b[2J\\u009b\\u202e.jpg: empty\n");
+});
+
 Deno.test("progress: JSON lines carry every event, quiet only warnings and the result", () => {
   const json = shown({ json: true }, [STEP, SKIPPED]).out.trim().split("\n").map((line) => JSON.parse(line));
   assertEquals(json.map(({ type }) => type), ["step", "skipped"]);
