@@ -11,6 +11,7 @@ import type { FittedConfig } from "./config_check.ts";
 import type { PixelBatch, PixelSource } from "./data/dataset.ts";
 import { MultiCropPlanner } from "./data/multicrop.ts";
 import { DropPath, type ViewGroup } from "./drop_path.ts";
+import { type Share, WHOLE } from "./ranks.ts";
 import type { CropSource } from "./step.ts";
 
 /** Extremes of a data set, for which room is made once. */
@@ -84,12 +85,13 @@ export class CropFeed {
   /** Tables of each program that was written: the first part's, and the later parts'. */
   readonly #emitted: AugmentTensors[][] = [];
 
-  /** Makes room for `images` images, one part of a batch. */
+  /** Makes room for `images` images: one part of a batch, or what one rank has of it. */
   constructor(
     readonly config: FittedConfig,
     readonly backbone: BackboneConfig,
     readonly images: number,
     extremes: PixelExtremes,
+    readonly share: Share = WHOLE,
   ) {
     this.#pixels = pixelBuffer(extremes.batchBytes(images));
     this.#planner = new MultiCropPlanner(config, config.seed, images, extremes.longestSide);
@@ -149,7 +151,7 @@ export class CropFeed {
       backend.write(tables[g].table, planner.table);
       backend.write(tables[g].taps, planner.taps.subarray(0, tapWords));
     });
-    this.#dropPath.write(backend, step, part * this.images);
+    this.#dropPath.write(backend, step, (part * this.share.size + this.share.rank) * this.images);
   }
 
   /** Everything that is written by the host, to be freed. */

@@ -1,6 +1,7 @@
-// Which images each update sees: a permutation an epoch, cut into batches, a function of seed and epoch alone.
+// Which images each update sees: a permutation an epoch, cut into batches, a function of seed and epoch alone; and which a rank sees.
 
 import { epochPermutation } from "../models/rng.ts";
+import { type Share, WHOLE } from "./ranks.ts";
 
 /** What part of an epoch. */
 export interface EpochRange {
@@ -12,7 +13,7 @@ export interface EpochRange {
 }
 
 /**
- * Batches of an epoch's order. Images that do not fill a batch wait for another epoch.
+ * Batches of an epoch's order, or one rank's share of each. Images that do not fill a batch wait for another epoch.
  *
  * @param images in the data set
  */
@@ -21,7 +22,8 @@ export function* epochBatches(
   seed: number,
   epoch: number,
   { batch, start, end }: EpochRange,
+  { rank, size }: Share = WHOLE,
 ): Generator<Uint32Array> {
-  const order = epochPermutation(images, seed, epoch);
-  for (let i = start; i < end; i++) yield order.subarray(i * batch, (i + 1) * batch);
+  const order = epochPermutation(images, seed, epoch), each = batch / size;
+  for (let i = start; i < end; i++) yield order.subarray(i * batch + rank * each, i * batch + (rank + 1) * each);
 }

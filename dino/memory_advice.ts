@@ -11,9 +11,10 @@ type Change = Partial<Pick<Config, "recompute" | "accumulate" | "cropChunk" | "p
 /** Changes of a configuration that take less memory, the gentlest first of each kind. */
 function* smaller(
   { recompute, batchSize, accumulate, cropChunk, localCropsNumber, precision, useBnInHead }: Config,
+  ranks: number,
 ): Generator<[kind: string, Change]> {
   if (recompute === "never") yield ["recompute", { recompute: "always" }];
-  const images = batchSize / accumulate;
+  const images = batchSize / accumulate / ranks;
   // Parts add up to the same update, but for batch norm, which would see fewer images.
   for (let parts = 2; parts <= images && !useBnInHead; parts++) {
     if (images % parts === 0) yield ["accumulate", { accumulate: accumulate * parts }];
@@ -22,7 +23,7 @@ function* smaller(
   for (let chunk = views - 1; chunk >= 1 && !useBnInHead; chunk--) yield ["chunk", { cropChunk: chunk }];
   if (precision === "f32") yield ["precision", { precision: "f16" }];
   for (let batch = Math.floor(batchSize / 2); batch >= 1; batch = Math.floor(batch / 2)) {
-    yield ["batch", { batchSize: batch, accumulate: 1 }];
+    if (batch % ranks === 0) yield ["batch", { batchSize: batch, accumulate: 1 }];
   }
 }
 
@@ -38,7 +39,7 @@ const FLAGS = {
 export async function whatFits(plan: RunPlan, backend: Pick<Backend, "name" | "holds">): Promise<string[]> {
   const found = new Map<string, string>();
   if (!backend.holds) return [];
-  for (const [kind, change] of smaller(plan.config)) {
+  for (const [kind, change] of smaller(plan.config, plan.share?.size ?? 1)) {
     if (found.has(kind) || kind === "precision" && backend.name !== "webgpu") continue;
     const programs = programsOf({ ...plan, config: { ...plan.config, ...change } });
     if (!await backend.holds(programs, change.precision)) continue;

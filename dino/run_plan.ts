@@ -12,6 +12,7 @@ import { CropFeed, type PixelExtremes, pixelExtremes } from "./crop_feed.ts";
 import { GLOBAL_VIEWS } from "./data/multicrop.ts";
 import type { PixelSource } from "./data/dataset.ts";
 import { networkOf } from "./network_config.ts";
+import { type Share, WHOLE } from "./ranks.ts";
 import { recomputations } from "./recomputations.ts";
 import { DinoState } from "./state.ts";
 import { distinctPrograms, type StepPrograms, stepPrograms } from "./step.ts";
@@ -32,6 +33,8 @@ export interface RunPlan {
   readonly totalSteps: number;
   /** Updates after which the run stops: fewer with --steps. */
   readonly lastStep: number;
+  /** Which part of every batch is computed here; default all of it. */
+  readonly share?: Share;
   /** What the backward pass computes again; default as `--recompute` says, which is nothing for `auto`. */
   readonly recompute?: Recomputation;
   /** Sentences worth telling before it starts. */
@@ -51,13 +54,15 @@ export function imageFacts(source: PixelSource): ImageFacts {
 /**
  * Fits a configuration to the images and checks it.
  *
+ * @param share of every batch that is computed here; `batchSize` counts the images of all ranks
  * @throws {TypeError | RangeError} as `checkConfig`, before anything is done
  */
-export function planRun(config: Config, data: PixelSource): RunPlan {
+export function planRun(config: Config, data: PixelSource, share: Share = WHOLE): RunPlan {
   const facts = imageFacts(data);
   const notices: string[] = [];
   const fitted = fitConfig(config, facts, notices);
   notices.push(...checkConfig(fitted, facts));
+  requireEqualShares(fitted, share);
   const stepsPerEpoch = Math.floor(facts.images / fitted.batchSize);
   const totalSteps = stepsPerEpoch * fitted.epochs;
   return {
@@ -65,11 +70,24 @@ export function planRun(config: Config, data: PixelSource): RunPlan {
     network: networkOf(fitted),
     facts,
     extremes: pixelExtremes(data),
+    share,
     stepsPerEpoch,
     totalSteps,
     lastStep: Math.min(totalSteps, fitted.steps ?? totalSteps),
     notices,
   };
+}
+
+/** Statistics and gradients of ranks are added up as equals. */
+function requireEqualShares({ batchSize, accumulate }: Config, { size }: Share): void {
+  const parts = accumulate * size;
+  if (batchSize % parts === 0) return;
+  const below = Math.floor(batchSize / parts) * parts;
+  throw new RangeError(
+    `--batch-size ${batchSize} cannot be split among ${size} ranks${
+      accumulate > 1 ? ` in ${accumulate} parts each` : ""
+    }: it counts the images of all of them: use ${below > 0 ? `${below} or ` : ""}${below + parts}`,
+  );
 }
 
 /** The state of a run, its inputs, and the programs of an update. */
@@ -83,16 +101,17 @@ export interface StepSetup {
 }
 
 /** What the programs of an update follow from. */
-export type StepPlan = Pick<RunPlan, "config" | "network" | "extremes" | "recompute">;
+export type StepPlan = Pick<RunPlan, "config" | "network" | "extremes" | "recompute" | "share">;
 
 /** Writes the programs of an update. */
-export function setUpStep({ config, network, extremes, recompute }: StepPlan): StepSetup {
+export function setUpStep({ config, network, extremes, recompute, share = WHOLE }: StepPlan): StepSetup {
   const state = new DinoState(network, config.optimizer);
-  const images = config.batchSize / config.accumulate;
-  const feed = new CropFeed(config, network.backbone, images, extremes);
+  const images = config.batchSize / config.accumulate / share.size;
+  const feed = new CropFeed(config, network.backbone, images, extremes, share);
   const programs = stepPrograms(state, {
     images,
     accumulate: config.accumulate,
+    ranks: share.size,
     globals: GLOBAL_VIEWS,
     views: GLOBAL_VIEWS + config.localCropsNumber,
     groupwise: config.cropChunk !== null,
@@ -191,7 +210,7 @@ export function largestBatch(
   arenaBytes?: ArenaBytes,
 ): number {
   let best = 0;
-  for (let batchSize = 1; batchSize <= plan.facts.images; batchSize *= 2) {
+  for (let batchSize = plan.share?.size ?? 1; batchSize <= plan.facts.images; batchSize *= 2) {
     const { total } = estimateMemory({ ...plan, config: { ...plan.config, batchSize, accumulate: 1 } }, arenaBytes);
     if (total > bytes) break;
     best = batchSize;

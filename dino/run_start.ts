@@ -6,6 +6,7 @@ import { initializeState } from "./initialize.ts";
 import { type ResumePoint, resumePoint } from "./resume.ts";
 import { RunFolder } from "./run_folder.ts";
 import type { RunPlan } from "./run_plan.ts";
+import type { Ranks } from "./ranks.ts";
 import { RunReporter } from "./run_reporter.ts";
 import type { DinoState } from "./state.ts";
 import type { TrainOptions } from "./train_options.ts";
@@ -15,6 +16,8 @@ export interface RunStart {
   /** Where it is kept; without one nothing is written. */
   readonly folder?: RunFolder;
   readonly report: RunReporter;
+  /** Where the latest checkpoint will be, also where another rank writes it. */
+  readonly latestPath?: string;
   /** Updates made. */
   readonly step: number;
   /** Adam's counts, one a parameter group; absent at the beginning. */
@@ -36,6 +39,11 @@ export function dataRecord({ name, length, fingerprint }: TrainOptions["data"]):
   return { name, images: length, fingerprint };
 }
 
+/** What a run's sums depend on: the backend, and how many share a batch. */
+export function fingerprintOf({ fingerprint }: TrainOptions["backend"], { communicator: { size } }: Ranks): string {
+  return size > 1 ? `${fingerprint}, ${size} ranks` : fingerprint;
+}
+
 /**
  * Whether the run in `out` can be continued so; undefined if it has no checkpoint yet. Reads no tensor. A damaged
  * checkpoint is passed over for the one before it, and that is told.
@@ -47,6 +55,7 @@ export async function checkResumable(
   plan: RunPlan,
   state: DinoState,
   { out, backend, data, reschedule = false }: TrainOptions,
+  ranks: Ranks,
 ): Promise<Resumable | undefined> {
   if (out === undefined) throw new RangeError("--resume: wants the folder of the run in --out");
   const { folder } = await RunFolder.open(out);
@@ -56,7 +65,7 @@ export async function checkResumable(
     for (const path of await folder.resumable()) {
       try {
         const saved = await checkCheckpoint(path, checkpointTensors(state));
-        const point = resumePoint(saved, plan, dataRecord(data), backend.fingerprint, reschedule);
+        const point = resumePoint(saved, plan, dataRecord(data), fingerprintOf(backend, ranks), reschedule);
         const warnings = damaged.map(({ message }) => `${message}: going on from ${path} of update ${saved.step}`);
         return { folder, path, saved, warnings, ...point };
       } catch (error) {
@@ -92,6 +101,7 @@ export async function resumeRun(
   if (options.reschedule) await folder.writeRecord({ config: plan.config, data: dataRecord(options.data) });
   return {
     folder,
+    latestPath: folder.latestPath,
     report: new RunReporter(plan, tell, folder, saved),
     step,
     optimizerSteps: saved.optimizerSteps,
@@ -116,7 +126,28 @@ export async function beginRun(plan: RunPlan, state: DinoState, options: TrainOp
     } else folder = await RunFolder.create(out, record, overwrite);
   }
   for (const message of notices) tell({ type: "notice", message });
-  return { folder, report: new RunReporter(plan, tell, folder), step: 0 };
+  return { folder, latestPath: folder?.latestPath, report: new RunReporter(plan, tell, folder), step: 0 };
+}
+
+/** Starts every rank as the first one does. @param start of the first, elsewhere undefined */
+export async function startTogether(
+  plan: RunPlan,
+  state: DinoState,
+  options: TrainOptions,
+  ranks: Ranks,
+  start: RunStart | undefined,
+): Promise<RunStart> {
+  const told = await ranks.share(
+    start && {
+      latestPath: start.latestPath,
+      step: start.step,
+      optimizerSteps: start.optimizerSteps,
+      lastCheckpoint: start.lastCheckpoint,
+      sums: start.report.state,
+    },
+  );
+  await ranks.shareTensors(options.backend, checkpointTensors(state).values());
+  return start ?? { ...told!, report: new RunReporter(plan, teller(options), undefined, told!.sums) };
 }
 
 function teller({ onEvent }: TrainOptions): RunReporter["tell"] {

@@ -1,6 +1,7 @@
 // One update of DINO, top to bottom: Algorithm 1 of the paper, with multi-crop.
 import { differentiate } from "../models/graph/autodiff.ts";
 import { Program } from "../models/graph/program.ts";
+import { emitAllReduce } from "../models/graph/ops/collective.ts";
 import { emitColumnSum, emitCopy, emitSum } from "../models/graph/ops/elementwise.ts";
 import { centeredSoftmax, dinoLoss, lossTerms } from "../models/graph/ops/dino_loss.ts";
 import { gradientNorms, optimizerUpdate } from "../models/graph/ops/optimizer.ts";
@@ -13,10 +14,15 @@ import type { DinoState } from "./state.ts";
 
 /** What is fixed for the whole run. */
 export interface StepConfig {
-  /** Images of one part of the batch, B. The batch of an update is B · accumulate. */
+  /** Images of one part of the batch on one rank, B. The batch of an update is B · accumulate · ranks. */
   readonly images: number;
   /** Parts an update is computed in. */
   readonly accumulate: number;
+  /**
+   * Ranks that make every update together, default 1. Gradients, center and metrics are those of the whole batch, so is what a batch
+   * norm normalises by, and every rank ends with the same bits.
+   */
+  readonly ranks?: number;
   /** Views the teacher sees: the first ones. */
   readonly globals: number;
   /** Views the student sees, globals included. */
@@ -74,15 +80,20 @@ export function stepPrograms(state: DinoState, c: StepConfig, crops: CropSource)
   const first = gradientsOfPart(state, c, crops, true);
   const next = gradientsOfPart(state, c, crops, false);
   const parts = Array.from({ length: c.accumulate }, (_, i) => i === 0 ? first : next);
-  return { parts, update: emitUpdate(new Program("update"), state, c) };
+  return { parts, update: emitUpdate(new Program("update", c.ranks), state, c) };
+}
+
+/** Images of an update. */
+function batchOf({ images, accumulate, ranks = 1 }: StepConfig): number {
+  return images * accumulate * ranks;
 }
 
 /** Forward and backward of B images. Gradients of the parts add up to that of the whole batch. */
 function gradientsOfPart(state: DinoState, c: StepConfig, crops: CropSource, first: boolean): Program {
-  const p = new Program(first ? "step" : "step (next part)");
+  const p = new Program(first ? "step" : "step (next part)", c.ranks);
   const { teacher: globalViews, student: allViews } = crops(p);
   if (first) { for (const { kept, moving } of state.runningStatistics()) emitCopy(p, kept, moving); }
-  const scale = 1 / (lossTerms(c.globals, c.views) * c.images * c.accumulate); // mean over pairs, then over images
+  const scale = 1 / (lossTerms(c.globals, c.views) * batchOf(c)); // mean over pairs, then over images
 
   // t1, t2 = gt(x1), gt(x2), with no gradient
   const t = multiCrop(p, state.teacherInUpdate, state.network, globalViews).logits; // [G·B, K]
@@ -115,8 +126,7 @@ function gradientsOfPart(state: DinoState, c: StepConfig, crops: CropSource, fir
     firstView += views;
   }
   emitSum(p, oneColumn(p, allLosses), state.metrics.get("loss"), scale, !first);
-  const rows = c.globals * c.images * c.accumulate;
-  emitSum(p, entropy, state.metrics.get("teacherEntropy"), 1 / rows, !first);
+  emitSum(p, entropy, state.metrics.get("teacherEntropy"), 1 / (c.globals * batchOf(c)), !first);
   return p;
 }
 
@@ -133,12 +143,21 @@ function oneColumn(p: Program, parts: readonly Tensor[]): Tensor {
   return all;
 }
 
+/** Adds up what each rank found of its images. Whatever is not finite anywhere is not finite everywhere from here on. */
+function emitAllReduces(p: Program, state: DinoState): void {
+  emitAllReduce(p, state.gradients.flat);
+  emitAllReduce(p, state.centerSum);
+  emitAllReduce(p, state.metrics.get("loss"));
+  emitAllReduce(p, state.metrics.get("teacherEntropy"));
+}
+
 /**
  * update(gs), gt ← λ·gt + (1 − λ)·gs, C ← m·C + (1 − m)·mean(t), and the running statistics each network's passes moved:
  * the teacher has its own, which no average follows. A non-finite loss or gradient freezes all of them.
  */
 function emitUpdate(p: Program, state: DinoState, c: StepConfig): Program {
   const frozen = state.metrics.get("frozen");
+  if (p.ranks > 1) emitAllReduces(p, state);
   gradientNorms(p, state.gradients.flat, state.student.flat, state.segments, state.norms);
   p.emit({ kind: "checkFinite", in: { x: state.metrics.get("loss") }, out: { flag: frozen }, attrs: {} });
   p.emit({ kind: "checkFinite", in: { x: state.norms }, out: { flag: frozen }, attrs: {} });
@@ -165,7 +184,7 @@ function emitUpdate(p: Program, state: DinoState, c: StepConfig): Program {
     kind: "centerUpdate",
     in: { sum: state.centerSum, center: state.center, frozen },
     out: { center: state.center },
-    attrs: { momentum: c.centerMomentum, rows: c.globals * c.images * c.accumulate },
+    attrs: { momentum: c.centerMomentum, rows: c.globals * batchOf(c) },
   });
   const momentum = tensor("nothing kept", [1], "constant", "f32", Float32Array.of(0));
   for (const { kept, moving } of state.runningStatistics()) {

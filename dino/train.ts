@@ -7,12 +7,22 @@ import { checkpointTensors } from "./checkpoint_tensors.ts";
 import type { Config } from "./config.ts";
 import { fitRecomputation } from "./fit_memory.ts";
 import { TrainingKnn } from "./eval/training_knn.ts";
-import type { EndReason, TrainEvent } from "./events.ts";
+import type { EndReason, KnnRow, TrainEvent } from "./events.ts";
 import { centerNorm, diagnose } from "./monitor.ts";
 import { withWhatFits } from "./memory_advice.ts";
+import { Ranks } from "./ranks.ts";
 import { heldMessage, RUN_FORMAT, RunFolder } from "./run_folder.ts";
 import { planRun, type RunPlan, setUpStep, type StepSetup } from "./run_plan.ts";
-import { beginRun, checkResumable, dataRecord, type Resumable, resumeRun, type RunStart } from "./run_start.ts";
+import {
+  beginRun,
+  checkResumable,
+  dataRecord,
+  fingerprintOf,
+  type Resumable,
+  resumeRun,
+  type RunStart,
+  startTogether,
+} from "./run_start.ts";
 import { scheduledValues } from "./schedule.ts";
 import { distinctPrograms } from "./step.ts";
 import type { TrainOptions, TrainResult } from "./train_options.ts";
@@ -23,7 +33,8 @@ export type { TrainOptions, TrainResult } from "./train_options.ts";
 /**
  * Trains a Vision Transformer with DINO.
  *
- * With the same configuration, images and backend two runs log the same values, interrupted or not.
+ * With the same configuration, images and backend two runs log the same values, interrupted or not. Several trainings that are
+ * given communicators make every update together (see `ranksInProcess`).
  *
  * @example Two updates on the embedded sample
  * ```ts
@@ -36,22 +47,34 @@ export type { TrainOptions, TrainResult } from "./train_options.ts";
  * await backend.close();
  * ```
  *
- * @throws {TypeError | RangeError} for a configuration that cannot be, before anything is written
+ * @throws {TypeError | RangeError} for a configuration that cannot be, before anything is written, or is not every rank's
+ * @throws {Error} if another rank fails, with its reason
  * @throws {SyntaxError} if a checkpoint or the folder's configuration cannot be read
  */
 export async function train(config: Config, options: TrainOptions): Promise<TrainResult> {
-  const { out, resume, overwrite } = options;
-  const plan = planRun(config, options.data);
-  requirePrecision(config, options.backend);
-  if (out !== undefined && !resume && !overwrite && await RunFolder.holdsRun(out)) {
+  const ranks = new Ranks(options.communicator);
+  try {
+    const run = await begin(config, options, ranks);
+    try {
+      return await run.go();
+    } finally {
+      run.dispose();
+    }
+  } catch (error) {
+    await ranks.communicator.abort((error as Error)?.message ?? String(error)); // the others must not wait for this one
+    throw error;
+  }
+}
+
+async function begin(config: Config, options: TrainOptions, ranks: Ranks): Promise<TrainingRun> {
+  const { out, resume, overwrite, backend, data } = options;
+  const plan = planRun(config, data, ranks.communicator);
+  requirePrecision(config, backend);
+  await ranks.requireSame({ config: plan.config, data: dataRecord(data), backend: backend.fingerprint });
+  if (ranks.isFirst && out !== undefined && !resume && !overwrite && await RunFolder.holdsRun(out)) {
     throw new RangeError(heldMessage(out));
   }
-  const run = await TrainingRun.prepare(plan, options);
-  try {
-    return await run.go();
-  } finally {
-    run.dispose();
-  }
+  return await TrainingRun.prepare(plan, options, ranks);
 }
 
 /** What is recorded with a run must be what it is computed with. */
@@ -75,25 +98,32 @@ class TrainingRun {
     private readonly options: TrainOptions,
     private readonly setup: StepSetup,
     private readonly executables: ReadonlyMap<Program, Executable>,
+    private readonly ranks: Ranks,
     private readonly start: RunStart,
   ) {
-    this.#updates = new UpdateLoop(plan, options.backend, options.data, setup, executables, start);
+    this.#updates = new UpdateLoop(plan, options.backend, options.data, setup, executables, ranks, start);
     this.#lastCheckpoint = start.lastCheckpoint;
   }
 
   /** Checks what is to be resumed, compiles, fills the networks and opens the run folder. */
-  static async prepare(wanted: RunPlan, options: TrainOptions): Promise<TrainingRun> {
+  static async prepare(wanted: RunPlan, options: TrainOptions, ranks: Ranks): Promise<TrainingRun> {
     const plan = await fitRecomputation(wanted, options.backend);
     const setup = setUpStep(plan), programs = distinctPrograms(setup.programs);
     const executables = new Map<Program, Executable>();
-    let saved: Resumable | undefined;
+    const { state } = setup;
+    let saved: Resumable | undefined, start: RunStart | undefined;
     try {
-      saved = options.resume ? await checkResumable(plan, setup.state, options) : undefined;
-      for (const program of programs) executables.set(program, await options.backend.compile(program));
-      const start = await (saved ? resumeRun(plan, setup.state, options, saved) : beginRun(plan, setup.state, options));
-      return new TrainingRun(plan, options, setup, executables, start);
+      if (ranks.isFirst && options.resume) saved = await checkResumable(plan, state, options, ranks);
+      for (const program of programs) {
+        executables.set(program, await options.backend.compile(program, ranks.communicator));
+      }
+      if (ranks.isFirst) {
+        start = await (saved ? resumeRun(plan, state, options, saved) : beginRun(plan, state, options));
+      }
+      const together = await startTogether(plan, state, options, ranks, start);
+      return new TrainingRun(plan, options, setup, executables, ranks, together);
     } catch (error) {
-      saved?.folder.close();
+      (saved ?? start)?.folder?.close();
       release(options, setup, executables);
       for (const program of programs) options.backend.free(...program.roots());
       throw await withWhatFits(error, plan, options.backend);
@@ -106,8 +136,13 @@ class TrainingRun {
   }
 
   async go(): Promise<TrainResult> {
-    const { plan, options: { data, val, backend, signal }, setup: { state } } = this;
+    const { plan, options: { data, val, backend }, setup: { state }, ranks: { communicator, isFirst } } = this;
     for (const message of plan.notices) this.#tell({ type: "notice", message });
+    if (communicator.size > 1) {
+      const { batchSize } = plan.config, { size, description } = communicator;
+      const message = `${size} ranks share each batch, ${batchSize / size} of ${batchSize} images each: ${description}`;
+      this.#tell({ type: "notice", message });
+    }
     this.#tellStart();
     if (this.#updates.step === 0) {
       for (const { id, reason } of data.skipped) {
@@ -115,12 +150,10 @@ class TrainingRun {
         this.#tell({ type: "skipped", id, reason });
       }
     }
-    const knn = TrainingKnn.create(plan, state, backend, data, val, this.#tell);
+    const knn = isFirst ? TrainingKnn.create(plan, state, backend, data, val, this.#tell) : undefined;
     try {
       return await this.#end(await this.#run(knn), knn);
     } catch (error) {
-      // An interrupted evaluation leaves the update before it to be saved.
-      if (signal?.aborted && error === signal.reason) return await this.#end("interrupted", undefined);
       throw this.#withWayBack(error);
     } finally {
       knn?.dispose();
@@ -135,23 +168,48 @@ class TrainingRun {
       saveIsDue: () => !!folder && performance.now() - this.#lastSave > this.plan.config.saveMinutes * 60_000,
       save: () => this.#save(),
     };
-    if (updates.step === 0 && knn) await report.addKnn(await knn.untrained(signal));
+    if (updates.step === 0) {
+      const rows = await this.#evaluate(async () => await knn?.untrained(signal) ?? []);
+      if (!rows) return "interrupted";
+      await report.addKnn(rows);
+    }
     this.#lastSave = performance.now();
     for (;;) {
-      if (epochIsDone()) await this.#finishEpoch(updates.step / stepsPerEpoch - 1, knn);
-      if (signal?.aborted) return "interrupted";
+      if (epochIsDone() && !await this.#finishEpoch(updates.step / stepsPerEpoch - 1, knn)) return "interrupted";
+      if (await this.#isStopped()) return "interrupted";
       if (updates.step >= lastStep) return lastStep < totalSteps ? "steps" : "finished";
       report.startEpoch();
       await updates.epoch(Math.floor(updates.step / stepsPerEpoch), interim, signal);
       if (updates.nonFinite) return "non-finite";
-      if (signal?.aborted) return "interrupted"; // even if the epoch is done: resuming finishes it
+      if (await this.#isStopped()) return "interrupted"; // even if the epoch is done: resuming finishes it
     }
   }
 
-  /** Evaluates if it is time, logs the epoch, saves. */
-  async #finishEpoch(epoch: number, knn: TrainingKnn | undefined): Promise<void> {
+  /** Whether any rank was asked to stop. */
+  async #isStopped(): Promise<boolean> {
+    const [stopped] = await this.ranks.any(this.options.signal?.aborted ?? false);
+    return stopped;
+  }
+
+  /** Lets the first rank evaluate while the others wait. Undefined on all of them if it was interrupted. */
+  async #evaluate(run: () => Promise<readonly KnnRow[]>): Promise<readonly KnnRow[] | undefined> {
+    const { signal } = this.options;
+    let rows: readonly KnnRow[] = [], wasInterrupted = false;
+    try {
+      rows = await run();
+    } catch (error) {
+      if (!signal?.aborted || error !== signal.reason) throw error;
+      wasInterrupted = true;
+    }
+    const [interrupted] = await this.ranks.any(wasInterrupted);
+    return interrupted ? undefined : rows;
+  }
+
+  /** Evaluates if it is time, logs the epoch, saves. False if the evaluation was interrupted, before anything was written. */
+  async #finishEpoch(epoch: number, knn: TrainingKnn | undefined): Promise<boolean> {
     const { plan: { config, stepsPerEpoch }, options: { backend, signal } } = this;
-    const rows = await knn?.afterEpoch(epoch + 1, this.#updates.step, signal) ?? []; // may be interrupted: before any row is written
+    const rows = await this.#evaluate(async () => await knn?.afterEpoch(epoch + 1, this.#updates.step, signal) ?? []);
+    if (!rows) return false;
     const { loss, entropy } = this.start.report.epochMeans();
     const { advice } = diagnose({ entropy, kl: loss - entropy }, config.outDim);
     if (advice) await this.start.report.warn(this.#updates.step, advice);
@@ -165,17 +223,24 @@ class TrainingRun {
       await this.start.folder.keepLatest(epoch + 1);
       if (config.keep !== null) await this.start.folder.prune(config.keep);
     }
+    return true;
   }
 
   /** Writes the latest checkpoint. */
   async #save(): Promise<void> {
-    const folder = this.start.folder;
-    if (!folder) return;
+    const { folder, latestPath } = this.start;
+    if (folder) await this.#write(folder);
+    await this.ranks.communicator.barrier(); // the others know of it once it is there
+    if (latestPath !== undefined) this.#lastCheckpoint = { path: latestPath, step: this.#updates.step };
+    this.#lastSave = performance.now();
+  }
+
+  async #write(folder: RunFolder): Promise<void> {
     const state: TrainingState = {
       format: RUN_FORMAT,
       config: this.plan.config,
       data: dataRecord(this.options.data),
-      backend: this.options.backend.fingerprint,
+      backend: fingerprintOf(this.options.backend, this.ranks),
       step: this.#updates.step,
       stepsPerEpoch: this.plan.stepsPerEpoch,
       optimizerSteps: this.#updates.optimizerSteps,
@@ -193,8 +258,6 @@ class TrainingRun {
         { cause: error },
       );
     }
-    this.#lastCheckpoint = { path, step: this.#updates.step };
-    this.#lastSave = performance.now();
     const epoch = Math.floor((this.#updates.step - 1) / this.plan.stepsPerEpoch);
     this.#tell({ type: "checkpoint", path, bytes, step: this.#updates.step, epoch });
   }
@@ -203,7 +266,7 @@ class TrainingRun {
   #withWayBack(error: unknown): unknown {
     if (!(error instanceof RangeError) && (error as Error)?.constructor !== Error) return error; // a bug, or a file's trouble
     const { message } = error as Error;
-    if (this.start.folder === undefined || message.includes("--resume")) return error;
+    if (this.start.latestPath === undefined || message.includes("--resume")) return error;
     const kind = error instanceof RangeError ? RangeError : Error;
     return new kind(`${message}; ${this.#lastGood()}: go on with --resume`, { cause: error });
   }
@@ -254,7 +317,8 @@ class TrainingRun {
       outDim: config.outDim,
       globalCropSize: config.globalCropSize,
       localCropSize: config.localCropSize,
-      backend: `${backend.name}: ${backend.description}`,
+      backend: `${backend.name}: ${backend.description}` +
+        (this.ranks.communicator.size > 1 ? `, on ${this.ranks.communicator.size} ranks` : ""),
       checkpointBytes: checkpointSize(checkpointTensors(state)),
       resumedAt: this.#updates.step,
     });

@@ -1,6 +1,7 @@
 // What training is given besides hyperparameters, and how it ends.
 
 import type { Backend } from "../models/graph/backend.ts";
+import type { Communicator } from "../models/graph/communicator.ts";
 import type { PixelSource } from "./data/dataset.ts";
 import type { EndReason, KnnRow, TrainEvent } from "./events.ts";
 import type { DinoState } from "./state.ts";
@@ -11,6 +12,12 @@ export interface TrainOptions {
   readonly backend: Backend;
   /** Images to train on. */
   readonly data: PixelSource;
+  /**
+   * Connects this training to others that make every update together with it, each with a backend of its own: the result is that of
+   * one training with the whole batch, but for rounding. All are given the same configuration, images and kind of backend. Only the
+   * first writes, evaluates and reads checkpoints. Closed by the caller.
+   */
+  readonly communicator?: Communicator;
   /** Labelled images to classify by k-NN; without it a tenth of `data` is, if that has labels. */
   readonly val?: PixelSource;
   /** Run folder. Without it nothing is written. */
@@ -21,7 +28,7 @@ export interface TrainOptions {
   readonly reschedule?: boolean;
   /** Replace the run in `out`. */
   readonly overwrite?: boolean;
-  /** Aborting it saves a checkpoint after the update at hand and ends training. */
+  /** Aborting it saves a checkpoint after the update at hand and ends training; that of any rank ends all of them. */
   readonly signal?: AbortSignal;
   /** Is told everything that happens, in order. */
   readonly onEvent?: (event: TrainEvent) => void;

@@ -6,6 +6,7 @@ import type { PixelSource } from "./data/dataset.ts";
 import { prefetch } from "./data/prefetch.ts";
 import { epochBatches } from "./epoch_batches.ts";
 import { OptimizerSteps } from "./optimizer.ts";
+import type { Ranks } from "./ranks.ts";
 import type { RunPlan, StepSetup } from "./run_plan.ts";
 import type { RunReporter } from "./run_reporter.ts";
 import type { RunStart } from "./run_start.ts";
@@ -51,6 +52,7 @@ export class UpdateLoop {
     private readonly data: PixelSource,
     private readonly setup: StepSetup,
     private readonly executables: ReadonlyMap<Program, Executable>,
+    private readonly ranks: Ranks,
     start: RunStart,
   ) {
     this.#step = start.step;
@@ -81,37 +83,52 @@ export class UpdateLoop {
       batch: batchSize / accumulate,
       start: (this.#step - before) * accumulate,
       end: (end - before) * accumulate,
-    });
+    }, plan.share);
     let running: Promise<void> | undefined;
-    let part = 0;
+    let part = 0, between = false;
     this.#lastLook = performance.now();
     try {
       for await (const pixels of prefetch(data, parts)) {
         feed.plan(pixels, pixels.indices, epoch); // on the host, while the device still works on what came before
         await running;
+        if (between && await this.#settle(interim, signal)) break;
+        between = false;
         if (part === 0) this.#writeSchedules();
         feed.write(backend, pixels, this.#step, part);
-        running = this.executables.get(programs.parts[part])!.run();
+        running = this.#run(programs.parts[part]);
         part = (part + 1) % accumulate;
         if (part !== 0) continue;
         if (programs.update) {
           await running;
-          running = this.executables.get(programs.update)!.run();
+          running = this.#run(programs.update);
         }
         this.#step++;
-        if (this.#lookIsDue() || interim.saveIsDue()) {
-          await running;
-          await this.#look();
-          if (interim.saveIsDue() && !this.#nonFinite && this.#step < end) await interim.save();
-        }
+        between = true;
         await this.#letOthersIn();
-        if (this.#nonFinite || signal?.aborted) break;
       }
       await running;
     } finally {
       await Promise.allSettled([running]); // an error elsewhere must not leave the device at work on freed buffers
     }
     await this.#look();
+  }
+
+  #run(program: Program): Promise<void> {
+    const running = this.executables.get(program)!.run();
+    running.catch(() => {}); // reported where it is awaited
+    return running;
+  }
+
+  /** Between two updates: looks and saves if it is time for any rank. @returns whether there shall be no other update */
+  async #settle(interim: Interim, signal?: AbortSignal): Promise<boolean> {
+    const [look, save, stop] = await this.ranks.any(
+      this.#lookIsDue(),
+      interim.saveIsDue(),
+      signal?.aborted ?? false,
+    );
+    if (look || save) await this.#look();
+    if (save && !this.#nonFinite) await interim.save();
+    return stop || this.#nonFinite !== undefined;
   }
 
   #lookIsDue(): boolean {
