@@ -23,6 +23,8 @@ export interface AttentionShape {
   readonly queries: number;
   /** Columns of a head. */
   readonly width: number;
+  /** Queries, keys and values are kept as f16. */
+  readonly half?: boolean;
 }
 
 /**
@@ -86,6 +88,12 @@ export function attentionCandidates(shape: AttentionShape, limits: LoweringLimit
   }
   return [...new Map(made.map((choice) => [attentionChoiceName(choice), choice])).values()];
 }
+
+/** Of what a tuner may choose on a device, the kernels that take most scratch space. */
+export const hungriestAttention: AttentionChooser = (shape, limits) => {
+  if (limits.fallback) return guessAttention(shape, limits); // never tuned
+  return attentionCandidates(shape, limits).find(({ kind }) => kind === "stored") ?? guessAttention(shape, limits);
+};
 
 /** `5x2`, `5x2+2`, `single` or `stored`. */
 export function attentionChoiceName(choice: AttentionChoice): string {

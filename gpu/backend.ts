@@ -25,8 +25,12 @@ import { Pacer } from "./pace.ts";
 import { PipelineCache } from "./shader.ts";
 import { storedBytes, storedProgram } from "./storage.ts";
 import { compareTiles, tilesFor, type Tuner, type TuningResult } from "./autotune.ts";
+import { TuningOperands } from "./tuning_operands.ts";
 
 const MAP_READ_COPY_DST = 0x01 | 0x08; // GPUBufferUsage.MAP_READ | COPY_DST
+
+/** What is written lies in staging memory until the next submission: so much of it, and a submission without work sends it off. */
+const MOST_UNSENT = 2 ** 28;
 
 /** How a backend uses its device. */
 export interface BackendOptions {
@@ -38,6 +42,18 @@ export interface BackendOptions {
   readonly maximumBytes?: number;
   /** See {@link WebGpuBackend.precision}; default f32. */
   readonly precision?: Precision;
+}
+
+/** What a program is compiled with. */
+export interface CompileOptions {
+  /** Tiles of products; default the guess. */
+  readonly matmul?: MatmulChooser;
+  /** Kernels of attentions; default the guess. */
+  readonly attention?: AttentionChooser;
+  /** Ids of the tensors to keep as f16, persistent ones too; default what the precision asks for. */
+  readonly kept?: ReadonlySet<number>;
+  /** Other ranks of the run; default none. */
+  readonly communicator?: Communicator;
 }
 
 /** Runs programs on a WebGPU device. */
@@ -59,6 +75,8 @@ export class WebGpuBackend implements Backend, Host {
   tuner: Tuner | undefined;
   readonly #pacer: Pacer;
   #failure: Error | undefined;
+  /** Bytes written since the last submission. */
+  #unsent = 0;
   #closed = false;
   /** Milliseconds spent waiting for the device. */
   waited = 0;
@@ -121,11 +139,20 @@ export class WebGpuBackend implements Backend, Host {
   }
 
   compareTiles(shape: MatmulShape): Promise<TuningResult> {
-    return compareTiles(this, shape, tilesFor(this.limits));
+    return this.#comparing((operands) => compareTiles(operands, shape, tilesFor(this.limits)));
   }
 
   compareAttention(shape: AttentionShape): Promise<AttentionTuning> {
-    return compareAttention(this, shape, attentionCandidates(shape, this.limits));
+    return this.#comparing((operands) => compareAttention(operands, shape, attentionCandidates(shape, this.limits)));
+  }
+
+  async #comparing<T>(compare: (operands: TuningOperands) => Promise<T>): Promise<T> {
+    const operands = new TuningOperands(this);
+    try {
+      return await compare(operands);
+    } finally {
+      operands.free();
+    }
   }
 
   get fingerprint(): string {
@@ -144,29 +171,26 @@ export class WebGpuBackend implements Backend, Host {
   async compile(program: Program, communicator?: Communicator): Promise<Executable> {
     requireRanks(program, communicator);
     await this.tuner?.prepare(program);
-    return await this.compileWith(
-      program,
-      this.chooseMatmul ?? this.tuner?.choose,
-      this.chooseAttention ?? this.tuner?.chooseAttention,
+    return await this.compileWith(program, {
+      matmul: this.chooseMatmul ?? this.tuner?.choose,
+      attention: this.chooseAttention ?? this.tuner?.chooseAttention,
       communicator,
-    );
+    });
   }
 
   /** Compiles with given variants of products and attention. */
   async compileWith(
     program: Program,
-    chooseMatmul?: MatmulChooser,
-    chooseAttention?: AttentionChooser,
-    communicator: Communicator = ALONE,
+    { matmul, attention, kept, communicator = ALONE }: CompileOptions = {},
   ): Promise<Executable> {
     this.check();
     dropUnreadOutputs(program);
-    const { program: stored, halves } = storedProgram(program, this.precision);
+    const { program: stored, halves } = kept ? { program, halves: kept } : storedProgram(program, this.precision);
     const plan = planMemory(stored, {
       chunkBytes: this.buffers.chunkBytes,
       bytesOf: (root) => storedBytes(root, halves),
     });
-    const lowered = lower(stored, this.limits, chooseMatmul, halves, chooseAttention);
+    const lowered = lower(stored, this.limits, matmul, halves, attention);
     const dispatches = this.strict ? lowered.dispatches.map((d) => bindOnce(d, plan.offsets)) : lowered.dispatches;
     await this.#allocate(program, plan.arenaBytes, lowered.scratchBytes);
     const pipelines = await Promise.all(
@@ -186,7 +210,8 @@ export class WebGpuBackend implements Backend, Host {
       const { program: stored, halves } = storedProgram(program, precision);
       const plan = planMemory(stored, { chunkBytes, bytesOf: (root) => storedBytes(root, halves) });
       try {
-        const lowered = lower(stored, this.limits, this.chooseMatmul ?? this.tuner?.choose, halves);
+        const attention = this.chooseAttention ?? this.tuner?.expectAttention;
+        const lowered = lower(stored, this.limits, this.chooseMatmul ?? this.tuner?.choose, halves, attention);
         scratchBytes = Math.max(scratchBytes, lowered.scratchBytes);
       } catch (error) {
         if (error instanceof OutOfMemoryError) return false; // a single tensor is more than can be bound
@@ -222,6 +247,10 @@ export class WebGpuBackend implements Backend, Host {
     const bytes = new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
     const at = ((t.offset ?? 0) + offset) * bytesPerElement(t.dtype);
     writeBytes(this.device, this.buffers.persistent(t), at, bytes);
+    this.#unsent += bytes.length;
+    if (this.#unsent < MOST_UNSENT) return;
+    this.device.queue.submit([]);
+    this.#unsent = 0;
   }
 
   async read(t: Tensor): Promise<TensorData> {
@@ -278,6 +307,7 @@ export class WebGpuBackend implements Backend, Host {
   }
 
   async pace(): Promise<void> {
+    this.#unsent = 0;
     await this.#pacer.submitted();
     this.check();
   }
@@ -307,6 +337,13 @@ export class WebGpuBackend implements Backend, Host {
       `webgpu: ${program.name} needs ${bytes} bytes more on the device, which refused (${refusal}): ` +
         `use a smaller batch, crop or output dimension${this.precision === "f32" ? ", or precision f16" : ""}`,
     );
+  }
+
+  /** Arena and scratch space of the sizes they had, if they have grown since. */
+  shrinkShared({ arena, workspace }: MemoryUse): void {
+    if (this.#closed || this.#failure || arena === this.memory.arena && workspace === this.memory.workspace) return;
+    this.buffers.dropShared();
+    this.buffers.reserve(arena, workspace);
   }
 
   /** What the device or the allocator says against an allocation; undefined if nothing. */

@@ -38,7 +38,7 @@ interface Stop extends Meeting {
 }
 
 /** Bytes of the largest `Params` struct, that of the lane product. */
-const LARGEST_PARAMS = 128;
+export const LARGEST_PARAMS = 128;
 
 /** A program made ready for a device. */
 export class GpuExecutable implements Executable {

@@ -2,14 +2,14 @@
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import { OutOfMemoryError, type Precision } from "../models/graph/backend.ts";
 import type { Program } from "../models/graph/program.ts";
-import type { Op } from "../models/graph/ops/mod.ts";
+import type { Op, OpOf } from "../models/graph/ops/mod.ts";
 import { planMemory } from "../models/graph/plan.ts";
 import { bytesPerElement, rootOf, size, type Tensor } from "../models/graph/tensor.ts";
 import type { AdapterSummary } from "./device.ts";
 import { LANE_COUNTS } from "./kernels/lane_product.ts";
 import { type Binding, type Dispatch, NOTHING, type Params } from "./dispatch.ts";
 import type { Kernel } from "./shader.ts";
-import { type AttentionChooser, guessAttention } from "./attention_choice.ts";
+import { type AttentionChooser, guessAttention, hungriestAttention } from "./attention_choice.ts";
 import { inTiles } from "./tiles.ts";
 import { withSubgroups } from "./subgroups.ts";
 import { withHalfBindings } from "./half.ts";
@@ -73,6 +73,15 @@ export interface MatmulShape {
   readonly transA: boolean;
   /** B is stored [n, k]. */
   readonly transB: boolean;
+  /** Which of a, b and c are kept as f16, by their letters. */
+  readonly halves?: string;
+}
+
+/** Which of a, b and c of a product are among the tensors that are kept as f16. */
+export function halvesOfProduct(op: OpOf<"matmul">, halves: ReadonlySet<number>): string {
+  if (halves.size === 0) return "";
+  const slots = { a: op.in.a, b: op.in.b, c: op.out.c };
+  return Object.entries(slots).filter(([, t]) => halves.has(rootOf(t).id)).map(([slot]) => slot).join("");
 }
 
 /** A lowered program. */
@@ -100,8 +109,8 @@ export function lower(
 }
 
 /**
- * Scratch bytes a program takes on this backend besides persistent tensors and the activation arena.
- * Needs no device; with a device's own limits the figure is exact.
+ * Scratch bytes a program takes at most on this backend, whatever a tuner chooses, besides persistent tensors and the activation
+ * arena. Needs no device.
  */
 export function workspaceBytes(
   program: Program,
@@ -110,7 +119,8 @@ export function workspaceBytes(
 ): number {
   dropUnreadOutputs(program);
   const stored = storedProgram(program, precision);
-  return lower(stored.program, { ...DEFAULT_LIMITS, ...limits }, chooseTile, stored.halves).scratchBytes;
+  const all = { ...DEFAULT_LIMITS, ...limits };
+  return lower(stored.program, all, chooseTile, stored.halves, hungriestAttention).scratchBytes;
 }
 
 /** Bytes of the arena that a program's activations share on this backend. Needs no device. */
@@ -144,9 +154,7 @@ export class Lowering implements Lowered {
   }
 
   /** Bytes of a tensor as it is stored. */
-  bytesOf(t: Tensor): number {
-    return size(t) * (this.isHalf(t) ? HALF_BYTES : bytesPerElement(t.dtype));
-  }
+  readonly bytesOf = (t: Tensor): number => size(t) * (this.isHalf(t) ? HALF_BYTES : bytesPerElement(t.dtype));
 
   /** Gives back the scratch space that `emit` took, for what follows. */
   within(emit: () => void): void {

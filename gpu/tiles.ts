@@ -1,4 +1,5 @@
 // Operations on tensors that are larger than a device binds at once: the same operation on ranges of their leading axis, in turn.
+import { OutOfMemoryError } from "../models/graph/backend.ts";
 import type { Op, OpKind, OpOf } from "../models/graph/ops/mod.ts";
 import { asMatrix } from "../models/graph/program.ts";
 import { size, type Tensor, view, VIEW_ALIGNMENT } from "../models/graph/tensor.ts";
@@ -86,7 +87,43 @@ const CUTTERS: { readonly [K in OpKind]?: Cutter<K> } = {
     slots: ["table", "crops"],
     attrs: (_start, part) => ({ count: part }),
   }),
+  relu: ({ out: { y } }) => ({ units: size(y), slots: ["x", "residual", "y"] }),
+  reluBackward: ({ out: { dx } }) => ({ units: size(dx), slots: ["dy", "y", "dx"] }),
+  // Convolutions and pooling never look across images. Batch norm does: it cuts its own rows.
+  conv2d: ({ attrs: { images } }) => ({ units: images, slots: ["x", "y"], attrs: imagesOf }),
+  conv2dInputGradient: ({ attrs: { images } }) => ({ units: images, slots: ["dy", "dx"], attrs: imagesOf }),
+  conv2dWeightGradient: ({ attrs }) => ({ units: attrs.images, slots: ["dy", "x"], attrs: addingImages(attrs) }),
+  maxPool: ({ attrs: { images } }) => ({ units: images, slots: ["x", "y", "tap"], attrs: imagesOf }),
+  maxPoolBackward: ({ attrs: { images } }) => ({ units: images, slots: ["dy", "tap", "dx"], attrs: imagesOf }),
+  averagePool: ({ attrs: { images } }) => ({ units: images, slots: ["x", "y"], attrs: imagesOf }),
+  averagePoolBackward: ({ attrs: { images } }) => ({ units: images, slots: ["dy", "dx"], attrs: imagesOf }),
+  depthwiseConv: ({ attrs: { images } }) => ({ units: images, slots: ["x", "y"], attrs: imagesOf }),
+  depthwiseConvWeightGradient: ({ attrs }) => ({ units: attrs.images, slots: ["dy", "x"], attrs: addingImages(attrs) }),
+  layerScale: ({ in: { x, rowScale } }) => ({
+    units: rowScale ? size(rowScale) : rowsOf(x),
+    slots: ["x", "residual", "rowScale", "y"],
+  }),
+  layerScaleBackward: ({ in: { x, rowScale }, attrs }) => ({
+    units: rowScale ? size(rowScale) : rowsOf(x),
+    slots: ["dy", "x", "rowScale", "dx"],
+    attrs: (start) => ({ accumulateGamma: adding(attrs.accumulateGamma)(start) }),
+  }),
+  crossCovariance: ({ attrs: { images } }) => ({
+    units: images,
+    slots: ["qkv", "y", "cosines", "norms"],
+    attrs: imagesOf,
+  }),
+  crossCovarianceBackward: ({ attrs: { images, accumulateTemperature } }) => ({
+    units: images,
+    slots: ["dy", "qkv", "cosines", "norms", "dqkv"],
+    attrs: (start, count) => ({ images: count, accumulateTemperature: adding(accumulateTemperature)(start) }),
+  }),
 };
+
+/** Of a sum over images. */
+function addingImages({ accumulate }: { readonly accumulate: boolean }) {
+  return (start: number, count: number) => ({ images: count, accumulate: adding(accumulate)(start) });
+}
 
 const imagesOf = (_start: number, count: number) => ({ images: count });
 
@@ -135,6 +172,38 @@ export function inTiles(op: Op, limit: number, bytesOf: (t: Tensor) => number): 
     parts.push({ ...op, in: replaced(op.in), out: replaced(op.out), attrs } as Op);
   }
   return parts;
+}
+
+/**
+ * Ranges of rows within which these tensors, row upon row, may be bound.
+ *
+ * @param step rows that must stay together
+ * @throws {OutOfMemoryError} if not even that many can be bound
+ */
+export function* rowRanges(
+  { limits: { bindingBytes }, bytesOf }: { limits: { bindingBytes: number }; bytesOf: (t: Tensor) => number },
+  rows: number,
+  tensors: readonly (Tensor | undefined)[],
+  step = 1,
+): Generator<{ start: number; count: number; of: <T extends Tensor | undefined>(t: T) => T }> {
+  const rowBytes = tensors.filter((t) => t !== undefined).map((t) => bytesOf(t) / rows);
+  let most = rows;
+  if (Math.max(...rowBytes) * rows > bindingBytes) {
+    const aligned = alignedUnits(rowBytes);
+    while (step % aligned !== 0) step *= 2;
+    most = Math.floor(bindingBytes / Math.max(...rowBytes) / step) * step;
+    if (most < 1) {
+      throw new OutOfMemoryError(
+        `webgpu: ${step} rows of ${tensors[0]!.name} [${tensors[0]!.shape}] are more than this adapter binds, ` +
+          `${bindingBytes} bytes: use a smaller batch or crop`,
+      );
+    }
+  }
+  for (let start = 0; start < rows; start += most) {
+    const count = Math.min(most, rows - start);
+    const of = <T extends Tensor | undefined>(t: T) => (t && count < rows ? slice(t, rows, start, count) : t) as T;
+    yield { start, count, of };
+  }
 }
 
 /** Units from one place where every tensor may be bound to the next. */

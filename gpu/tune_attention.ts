@@ -1,10 +1,10 @@
 // Times the kernels that an attention can take, checks each numerically, and tells the fastest.
 import { attention, type AttentionBackwardOp } from "../models/graph/ops/attention.ts";
 import { Program } from "../models/graph/program.ts";
-import { type Tensor, tensor, view } from "../models/graph/tensor.ts";
+import { size, type Tensor } from "../models/graph/tensor.ts";
 import { type AttentionChoice, attentionChoiceName, type AttentionShape } from "./attention_choice.ts";
-import { fillForTuning, LARGEST_OPERAND, timeOf, tuningValue } from "./autotune.ts";
-import type { WebGpuBackend } from "./backend.ts";
+import { timeOf, whateverTheDriver } from "./tune_matmul.ts";
+import { LARGEST_OPERAND, type TuningOperand, type TuningOperands, tuningValue } from "./tuning_operands.ts";
 
 /** What one comparison of an attention's kernels found. */
 export interface AttentionTuning {
@@ -16,76 +16,98 @@ export interface AttentionTuning {
   readonly micros: Readonly<Record<string, number>>;
   /** Those whose results were wrong on this driver. */
   readonly wrong: readonly string[];
+  /** Whether time was up before all were looked at. */
+  readonly unfinished: boolean;
 }
 
 /** Queries and keys that are computed again on the host. */
 const SAMPLES = 3;
 
-/** Times each choice on one shape. Kernels whose results are off at any place looked at may not win. */
+/**
+ * Times each choice on one shape, of the type that queries, keys and values are kept as. Kernels whose results are off at any place
+ * looked at may not win.
+ *
+ * @param until when to look at no further choice, by `performance.now()`; one that is right is looked for in any case
+ * @throws {OutOfMemoryError} if the device has no room for the operands
+ */
 export async function compareAttention(
-  backend: WebGpuBackend,
+  operands: TuningOperands,
   whole: AttentionShape,
   choices: readonly AttentionChoice[],
+  until = Infinity,
 ): Promise<AttentionTuning> {
+  const { backend } = operands;
   const D = whole.heads * whole.width;
   const images = Math.max(1, Math.min(whole.images, Math.floor(LARGEST_OPERAND / (whole.tokens * 3 * D * 4))));
-  const shape = { ...whole, images }, { heads, tokens, queries } = shape;
-  const qkv = tensor("tuning qkv", [images * tokens, 3 * D], "input");
-  const dy = tensor("tuning dy", [images * queries, D], "input"), y = tensor("tuning y", dy.shape, "output");
-  const lse = tensor("tuning lse", [images, heads, queries], "output");
-  const dqkv = tensor("tuning dqkv", qkv.shape, "output");
-  fillForTuning(backend, qkv, 1);
-  fillForTuning(backend, dy, 2);
+  const shape = { ...whole, images }, { heads, tokens, queries, half } = shape;
+  const qkv = operands.of("qkv", [images * tokens, 3 * D], { half, seed: 1 });
+  const dy = operands.of("dy", [images * queries, D], { seed: 2 }), y = operands.of("y", dy.tensor.shape, { half });
+  const lse = operands.of("lse", [images, heads, queries]), dqkv = operands.of("dqkv", qkv.tensor.shape);
+  const kept = operands.halvesOf(qkv, y);
   const forward = new Program("tuning attention");
-  attention(forward, qkv, { images, tokens, heads, queries });
-  forward.ops[0] = { ...forward.ops[0], out: { y, lse } } as typeof forward.ops[0];
+  attention(forward, qkv.tensor, { images, tokens, heads, queries });
+  forward.ops[0] = { ...forward.ops[0], out: { y: y.tensor, lse: lse.tensor } } as typeof forward.ops[0];
   const backward = new Program("tuning attention backward");
-  const attrs = { images, tokens, heads, queries };
-  backward.emit<AttentionBackwardOp>({ kind: "attentionBackward", in: { dy, qkv, y, lse }, out: { dqkv }, attrs });
-  if (shape.backward) await (await backend.compileWith(forward)).run();
+  backward.emit<AttentionBackwardOp>({
+    kind: "attentionBackward",
+    in: { dy: dy.tensor, qkv: qkv.tensor, y: y.tensor, lse: lse.tensor },
+    out: { dqkv: dqkv.tensor },
+    attrs: { images, tokens, heads, queries },
+  });
+  if (shape.backward) {
+    const executable = await backend.compileWith(forward, { kept });
+    operands.fill();
+    await executable.run();
+    executable.dispose();
+  }
+  const looked = (t: Tensor) => size(t) / images; // the first image
   const micros: Record<string, number> = {}, wrong: string[] = [];
+  let unfinished = false;
   for (const choice of choices) {
+    unfinished = performance.now() > until && Object.keys(micros).length > 0;
+    if (unfinished) break;
     const name = attentionChoiceName(choice);
-    const compiling = backend.compileWith(shape.backward ? backward : forward, undefined, () => choice);
-    const executable = await compiling.catch(() => undefined);
+    const compiling = backend.compileWith(shape.backward ? backward : forward, { attention: () => choice, kept });
+    const executable = await compiling.catch(whateverTheDriver);
     if (!executable) {
       backend.check(); // a lost device is lost for all
       wrong.push(name); // a driver that cannot build a kernel has others
       continue;
     }
+    operands.fill();
+    for (const result of shape.backward ? [dqkv] : [y, lse]) operands.spoil(result, 0, looked(result.tensor));
     await executable.run();
-    if (await isRight(backend, shape, { y, lse, dqkv })) micros[name] = await timeOf(backend, executable);
+    if (await isRight(operands, shape, { y, lse, dqkv })) micros[name] = await timeOf(backend, executable);
     else wrong.push(name);
     executable.dispose();
   }
-  backend.free(qkv, dy, y, lse, dqkv);
   const [chosen] = Object.entries(micros).sort(([, a], [, b]) => a - b).map(([name]) => name);
   if (chosen === undefined) {
     throw new Error(
       `webgpu: every attention kernel for ${tokens} tokens is wrong on ${backend.description}: update the driver, or use the SIMD backend`,
     );
   }
-  return { shape: whole, chosen, micros, wrong };
+  return { shape: whole, chosen, micros, wrong, unfinished };
 }
 
 /** Compares some queries and keys of the first and the last head with float64 sums. */
 async function isRight(
-  backend: WebGpuBackend,
-  { backward, heads, tokens, queries, width }: AttentionShape,
-  { y, lse, dqkv }: { y: Tensor; lse: Tensor; dqkv: Tensor },
+  operands: TuningOperands,
+  { backward, heads, tokens, queries, width, half }: AttentionShape,
+  { y, lse, dqkv }: { y: TuningOperand; lse: TuningOperand; dqkv: TuningOperand },
 ): Promise<boolean> {
   const D = heads * width, scale = 1 / Math.sqrt(width);
-  const first = (t: Tensor, length: number) => backend.read(view(t, "sample", [length], 0)) as Promise<Float32Array>;
+  const first = (t: TuningOperand, length: number) => operands.read(t, 0, length);
   const gotY = await first(y, queries * D), gotLse = await first(lse, heads * queries);
   const gradients = backward ? await first(dqkv, tokens * 3 * D) : undefined;
-  // Sums of at most `tokens` numbers near 1, each rounded.
-  const near = (got: number, truth: number) =>
-    Math.abs(got - truth) <= 1e-5 + 2e-7 * Math.sqrt(tokens) * Math.abs(truth);
+  // Sums of at most `tokens` numbers near 1, each rounded; y may be kept in halves, which a driver may truncate.
+  const near = (got: number, truth: number, rounding = 0) =>
+    Math.abs(got - truth) <= 1e-5 + (2e-7 * Math.sqrt(tokens) + rounding) * Math.abs(truth);
   const picks = (
     n: number,
   ) => [...new Set(Array.from({ length: SAMPLES }, (_, i) => Math.floor(i * (n - 1) / (SAMPLES - 1))))];
   const at = (part: number, token: number, head: number, c: number) =>
-    tuningValue(token * 3 * D + part * D + head * width + c, 1);
+    tuningValue(token * 3 * D + part * D + head * width + c, 1, half);
   const dyAt = (query: number, head: number, c: number) => tuningValue(query * D + head * width + c, 2);
   const columns = Array.from({ length: width }, (_, c) => c);
   const dot = (f: (c: number) => number, g: (c: number) => number) => columns.reduce((sum, c) => sum + f(c) * g(c), 0);
@@ -102,7 +124,7 @@ async function isRight(
       const slopes = gradients && probs.map((p, j) => slope(i, j, p));
       for (const c of columns) {
         const value = probs.reduce((sum, p, j) => sum + p * at(2, j, head, c), 0);
-        if (!near(gotY[i * D + head * width + c], value)) return false;
+        if (!near(gotY[i * D + head * width + c], value, half ? 2 ** -10 : 0)) return false;
         if (!slopes) continue;
         const dq = slopes.reduce((sum, s, j) => sum + s * at(1, j, head, c), 0);
         if (!near(gradients[i * 3 * D + head * width + c], dq)) return false;

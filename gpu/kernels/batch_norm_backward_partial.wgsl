@@ -1,6 +1,6 @@
 // parts [chunks, 2, C]: Σ dy·x̂ and Σ dy of each column over the rows of a chunk, x̂ = (x − mean)·rstd; dy, x: [rows, C].
 // A workgroup has 64 columns and one chunk: four threads a column take every fourth row. column_sum.wgsl adds up the chunks.
-struct Params { rows: u32, columns: u32, rowsPerChunk: u32, columnBlocks: u32 }
+struct Params { rows: u32, columns: u32, rowsPerChunk: u32, columnBlocks: u32, first: u32 } // the first row begins chunk `first`
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> x: array<f32>;
@@ -33,7 +33,7 @@ fn main(
   workgroupBarrier();
   if (thread < 64u && column < p.columns && begin < p.rows) {
     sum = (sums[thread] + sums[thread + 64u]) + (sums[thread + 128u] + sums[thread + 192u]);
-    parts[2u * chunk * p.columns + column] = sum.x;
-    parts[(2u * chunk + 1u) * p.columns + column] = sum.y;
+    parts[2u * (p.first + chunk) * p.columns + column] = sum.x;
+    parts[(2u * (p.first + chunk) + 1u) * p.columns + column] = sum.y;
   }
 }

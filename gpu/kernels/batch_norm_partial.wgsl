@@ -1,7 +1,7 @@
 // Of each column, over the rows of a chunk: mean and Σ(x − mean)². partial [chunks, 2, C]; x [rows, C].
 // A workgroup has 64 columns and one chunk: four threads a column take every fourth row and meet in shared memory.
 // Deviations are taken from the chunk's own mean, so a large mean costs no digits.
-struct Params { rows: u32, columns: u32, rowsPerChunk: u32, columnBlocks: u32 }
+struct Params { rows: u32, columns: u32, rowsPerChunk: u32, columnBlocks: u32, first: u32 } // the first row begins chunk `first`
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> parts: array<f32>;
@@ -40,7 +40,7 @@ fn main(
   }
   squares = columnTotal(squares, thread);
   if (thread < 64u && column < p.columns && begin < p.rows) {
-    parts[2u * chunk * p.columns + column] = mean;
-    parts[(2u * chunk + 1u) * p.columns + column] = squares;
+    parts[2u * (p.first + chunk) * p.columns + column] = mean;
+    parts[(2u * (p.first + chunk) + 1u) * p.columns + column] = squares;
   }
 }

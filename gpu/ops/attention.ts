@@ -1,6 +1,7 @@
 // Attention and its backward pass, by the kernels that suit the number of tokens.
 import { headWidth } from "../../models/graph/ops/attention.ts";
 import type { OpOf } from "../../models/graph/ops/mod.ts";
+import { rootOf } from "../../models/graph/tensor.ts";
 import type { AttentionShape } from "../attention_choice.ts";
 import { attentionKeyGradientKernel, attentionQueryGradientKernel } from "../kernels/attention_backward.ts";
 import { attentionForwardKernel } from "../kernels/attention_forward.ts";
@@ -11,8 +12,11 @@ import { widthOf } from "./elementwise.ts";
 import { lowerLaneAttention, lowerLaneAttentionBackward, prefersLanes } from "./lane_attention.ts";
 import { lowerStoredAttentionBackward } from "./stored_attention.ts";
 
-/** The extents of an attention, which its kernels are chosen by. */
-export function attentionShape(op: OpOf<"attention"> | OpOf<"attentionBackward">): AttentionShape {
+/** The extents of an attention, which its kernels are chosen by. `halves`: ids of the tensors that are kept as f16. */
+export function attentionShape(
+  op: OpOf<"attention"> | OpOf<"attentionBackward">,
+  halves: ReadonlySet<number>,
+): AttentionShape {
   const { images, heads, tokens, queries } = op.attrs;
   return {
     backward: op.kind === "attentionBackward",
@@ -21,6 +25,7 @@ export function attentionShape(op: OpOf<"attention"> | OpOf<"attentionBackward">
     tokens,
     queries,
     width: headWidth(op.in.qkv, op.attrs),
+    half: halves.has(rootOf(op.in.qkv).id),
   };
 }
 
@@ -28,7 +33,7 @@ export function lowerAttention(l: Lowering, op: OpOf<"attention">): void {
   if (prefersLanes(l, op.attrs)) return lowerLaneAttention(l, op);
   const { images, tokens, heads, queries } = op.attrs;
   const width = headWidth(op.in.qkv, op.attrs);
-  const choice = l.chooseAttention(attentionShape(op), l.limits);
+  const choice = l.chooseAttention(attentionShape(op, l.halves), l.limits);
   if (choice.kind !== "tiles") throw new TypeError(`webgpu: attention forward has no ${choice.kind} kernels`);
   const { rq, rk, together } = choice;
   const tiles = Math.ceil(queries / (8 * rq));
@@ -54,7 +59,7 @@ export function lowerAttentionBackward(l: Lowering, op: OpOf<"attentionBackward"
   );
   if (prefersLanes(l, op.attrs)) return lowerLaneAttentionBackward(l, op, delta);
   const bindings = [l.of(op.in.dy), l.of(op.in.qkv), l.of(op.in.lse), delta, l.of(op.out.dqkv)];
-  const choice = l.chooseAttention(attentionShape(op), l.limits);
+  const choice = l.chooseAttention(attentionShape(op, l.halves), l.limits);
   if (choice.kind === "stored") return lowerStoredAttentionBackward(l, op, delta);
   if (choice.kind === "single") {
     const u = [images, tokens, heads, queries];

@@ -11,19 +11,19 @@ import resizeText from "../kernels/augment_resize.wgsl" with { type: "text" };
 import rowsText from "../kernels/augment_rows.wgsl" with { type: "text" };
 import storeText from "../kernels/augment_store.wgsl" with { type: "text" };
 
-const GRID: SourceFile = { file: "grid.wgsl", text: gridText };
-const COLOR: SourceFile = { file: "augment_color.wgsl", text: colorText };
-const BLUR: SourceFile = { file: "augment_blur.wgsl", text: blurText };
+const GRID: SourceFile = { file: "gpu/kernels/grid.wgsl", text: gridText };
+const COLOR: SourceFile = { file: "gpu/kernels/augment_color.wgsl", text: colorText };
+const BLUR: SourceFile = { file: "gpu/kernels/augment_blur.wgsl", text: blurText };
 
 const RECORD_WORDS = RECORD.words;
 const RESIZE: Kernel = {
   name: "augment_resize",
-  sources: [GRID, { file: "augment_resize.wgsl", text: resizeText }],
+  sources: [GRID, { file: "gpu/kernels/augment_resize.wgsl", text: resizeText }],
   constants: { RECORD_WORDS },
 };
 const LUMA: Kernel = {
   name: "augment_luma",
-  sources: [GRID, COLOR, { file: "augment_luma.wgsl", text: lumaText }],
+  sources: [GRID, COLOR, { file: "gpu/kernels/augment_luma.wgsl", text: lumaText }],
   constants: { RECORD_WORDS },
 };
 
@@ -41,12 +41,12 @@ function lineKernels(longest: number): { rows: Kernel; store: Kernel; columns: n
     columns,
     rows: {
       name: "augment_rows",
-      sources: [GRID, COLOR, BLUR, { file: "augment_rows.wgsl", text: rowsText }],
+      sources: [GRID, COLOR, BLUR, { file: "gpu/kernels/augment_rows.wgsl", text: rowsText }],
       constants: { RECORD_WORDS, LINE: line, COLUMNS: 1, THREADS: 64 },
     },
     store: {
       name: "augment_store",
-      sources: [GRID, BLUR, { file: "augment_store.wgsl", text: storeText }],
+      sources: [GRID, BLUR, { file: "gpu/kernels/augment_store.wgsl", text: storeText }],
       constants: { RECORD_WORDS, LINE: line, COLUMNS: columns, THREADS: 256 },
     },
   };

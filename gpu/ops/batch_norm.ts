@@ -4,6 +4,7 @@ import type { Tensor } from "../../models/graph/tensor.ts";
 import { type Binding, NOTHING } from "../dispatch.ts";
 import { kernel } from "../kernels/sources.ts";
 import type { Lowering } from "../lowering.ts";
+import { rowRanges } from "../tiles.ts";
 import { chunkRows, emitColumnSum, matrixOf } from "./elementwise.ts";
 
 /** Statistics of ranges of rows, [chunks, 2, C]. */
@@ -17,12 +18,14 @@ function emitParts(l: Lowering, x: Tensor): Parts {
   const { rows, columns } = matrixOf(x), columnBlocks = Math.ceil(columns / 64);
   const { chunks, rowsPerChunk } = chunkRows(rows, columnBlocks);
   const partial = l.scratch(chunks * 2 * columns * 4);
-  l.emit(
-    kernel("batch_norm_partial"),
-    [l.of(x), partial],
-    { u: [rows, columns, rowsPerChunk, columnBlocks] },
-    columnBlocks * chunks,
-  );
+  for (const { start, count, of } of rowRanges(l, rows, [x], rowsPerChunk)) {
+    l.emit(
+      kernel("batch_norm_partial"),
+      [l.of(of(x)), partial],
+      { u: [count, columns, rowsPerChunk, columnBlocks, start / rowsPerChunk] },
+      columnBlocks * Math.ceil(count / rowsPerChunk),
+    );
+  }
   return { partial, chunks, rowsPerChunk };
 }
 
@@ -53,12 +56,15 @@ export function lowerBatchNorm(l: Lowering, op: OpOf<"batchNorm">): void {
     { u: [columns, rows * ranks, chunks, rowsPerChunk, Number(training)], f: [eps, momentum] },
     Math.ceil(columns / 256),
   );
-  l.emit(
-    kernel("batch_norm"),
-    [l.of(op.in.x), l.of(op.out.stats), l.of(weight), l.of(bias), l.of(op.out.y)],
-    { u: [rows * columns, columns] },
-    Math.ceil(rows * columns / 256),
-  );
+  const { x } = op.in, { y, stats } = op.out;
+  for (const { count, of } of rowRanges(l, rows, [x, y])) {
+    l.emit(
+      kernel("batch_norm"),
+      [l.of(of(x)), l.of(stats), l.of(weight), l.of(bias), l.of(of(y))],
+      { u: [count * columns, columns] },
+      Math.ceil(count * columns / 256),
+    );
+  }
 }
 
 /** Σ dy·x̂ and Σ dy into `sums` [2, C], and to the gradients of the parameters. */
@@ -73,12 +79,14 @@ function emitSums(
   const { chunks, rowsPerChunk } = chunkRows(rows, columnBlocks);
   const partial = l.scratch(chunks * 2 * columns * 4);
   const sums = sumsOf();
-  l.emit(
-    kernel("batch_norm_backward_partial"),
-    [l.of(dy), l.of(x), l.of(stats), partial],
-    { u: [rows, columns, rowsPerChunk, columnBlocks] },
-    columnBlocks * chunks,
-  );
+  for (const { start, count, of } of rowRanges(l, rows, [dy, x], rowsPerChunk)) {
+    l.emit(
+      kernel("batch_norm_backward_partial"),
+      [l.of(of(dy)), l.of(of(x)), l.of(stats), partial],
+      { u: [count, columns, rowsPerChunk, columnBlocks, start / rowsPerChunk] },
+      columnBlocks * Math.ceil(count / rowsPerChunk),
+    );
+  }
   emitColumnSum(l, partial, chunks, 2 * columns, sums, false);
   for (const [i, target] of [dweight, dbias].entries()) {
     if (!target) continue;
@@ -98,10 +106,13 @@ export function lowerBatchNormBackward(l: Lowering, op: OpOf<"batchNormBackward"
   const { in: { sums: given }, out: { dx } } = op;
   const sums = given ? l.of(given) : emitSums(l, op, () => l.scratch(2 * columns * 4));
   if (!dx) return;
-  l.emit(
-    kernel("batch_norm_backward"),
-    [l.of(op.in.dy), l.of(op.in.x), l.of(op.in.stats), l.of(op.in.weight), sums, l.of(dx)],
-    { u: [rows * columns, columns, Number(accumulateX)], f: [training ? 1 / (rows * ranks) : 0] },
-    Math.ceil(rows * columns / 256),
-  );
+  const { dy, x, stats, weight } = op.in;
+  for (const { count, of } of rowRanges(l, rows, [dy, x, dx])) {
+    l.emit(
+      kernel("batch_norm_backward"),
+      [l.of(of(dy)), l.of(of(x)), l.of(stats), l.of(weight), sums, l.of(of(dx))],
+      { u: [count * columns, columns, Number(accumulateX)], f: [training ? 1 / (rows * ranks) : 0] },
+      Math.ceil(count * columns / 256),
+    );
+  }
 }

@@ -5,7 +5,7 @@ import { size } from "../../models/graph/tensor.ts";
 import { kernel } from "../kernels/sources.ts";
 import { matmulKernel } from "../kernels/matmul.ts";
 import { SPLIT_STEP } from "../kernels/matmul_tiles.ts";
-import type { Lowering, MatmulShape } from "../lowering.ts";
+import { halvesOfProduct, type Lowering, type MatmulShape } from "../lowering.ts";
 import { alignedUnits, slice } from "../tiles.ts";
 import { widthOf } from "./elementwise.ts";
 import { emitTiles, needsTiles } from "./tiled_matmul.ts";
@@ -22,7 +22,8 @@ export function lowerMatmul(l: Lowering, op: OpOf<"matmul">): void {
   const flags = (bias ? FLAG.bias : 0) | (residual ? FLAG.residual : 0) | (rowScale ? FLAG.rowScale : 0) |
     (accumulate ? FLAG.accumulate : 0) | (epilogue === "gelu" ? FLAG.gelu : 0) | (op.out.pre ? FLAG.keepsPre : 0) |
     (epilogue === "geluBackward" ? FLAG.geluBackward : 0);
-  const shape = { ...extents, transA, transB }, rowsPerScale = rowScale ? extents.m / size(rowScale) : 1;
+  const shape = { ...extents, transA, transB, halves: halvesOfProduct(op, l.halves) };
+  const rowsPerScale = rowScale ? extents.m / size(rowScale) : 1;
   const tensors = { a: op.in.a, b: op.in.b, c: op.out.c, residual, pre, bias };
   if (needsTiles(l, tensors)) {
     const scaled = rowScale ? rowsPerScale * alignedUnits([4]) : 1; // a row scale is bound from a multiple of 256 bytes on

@@ -3,6 +3,8 @@ import { attentionCandidates, type AttentionChoice, attentionChoiceName } from "
 import type { WebGpuBackend } from "../../gpu/backend.ts";
 import { compareAttention } from "../../gpu/tune_attention.ts";
 import { Tuner, type TuningCache } from "../../gpu/autotune.ts";
+import { TuningOperands } from "../../gpu/tuning_operands.ts";
+import { workspaceBytes } from "../../gpu/mod.ts";
 import { attention } from "../../models/graph/ops/attention.ts";
 import { differentiate } from "../../models/graph/autodiff.ts";
 import type { CopyOp } from "../../models/graph/ops/elementwise.ts";
@@ -84,14 +86,15 @@ onGpu("attention that is wrong on a driver may not win, and the tuner remembers 
   asReal(backend);
   const shape = { backward: true, images: 2, tokens: 9, heads: 2, width: 8, queries: 9 };
   const candidates = attentionCandidates(shape, backend.limits);
-  const sound = await compareAttention(backend, shape, candidates);
+  const operands = new TuningOperands(backend);
+  const sound = await compareAttention(operands, shape, candidates);
   assertEquals(sound.wrong, []);
   assertEquals(Object.keys(sound.micros).sort(), candidates.map(attentionChoiceName).sort());
   const { compileWith } = backend;
-  backend.compileWith = async (program, matmul, choose) => {
+  backend.compileWith = async (program, options = {}) => {
     // As a driver's fault would: another number of images.
-    const broken = choose?.(shape, backend.limits).kind === "stored";
-    const executable = await compileWith.call(backend, program, matmul, choose);
+    const broken = options.attention?.(shape, backend.limits).kind === "stored";
+    const executable = await compileWith.call(backend, program, options);
     if (!broken) return executable;
     return new Proxy(executable, {
       get: (target, key) => {
@@ -101,10 +104,10 @@ onGpu("attention that is wrong on a driver may not win, and the tuner remembers 
     });
   };
   const some = candidates.filter(({ kind }) => kind !== "tiles");
-  const result = await compareAttention(backend, shape, [some.find(({ kind }) => kind === "stored")!, ...some]);
+  const result = await compareAttention(operands, shape, [some.find(({ kind }) => kind === "stored")!, ...some]);
   assertEquals([result.wrong.includes("stored"), result.chosen], [true, "single"]);
   const stored = candidates.filter(({ kind }) => kind === "stored");
-  await assertRejects(() => compareAttention(backend, shape, stored), Error, "every attention kernel");
+  await assertRejects(() => compareAttention(operands, shape, stored), Error, "every attention kernel");
   backend.compileWith = compileWith;
 
   let saved: string | undefined;
@@ -126,6 +129,20 @@ onGpu("attention that is wrong on a driver may not win, and the tuner remembers 
   const forward = { ...shape, backward: false };
   assertEquals(attentionChoiceName(second.chooseAttention(forward, backend.limits)), first.attention[0].chosen);
 });
+
+onGpu("room that an attention may take, once its kernels are compared, is counted before", async (backend) => {
+  backend.limits = { ...backend.limits, workgroupBytes: 32768, fallback: false, lanes: 0 };
+  const [images, tokens, heads, width] = [8, 197, 6, 16], D = heads * width;
+  const qkv = tensor("qkv", [images * tokens, 3 * D], "input"), dqkv = tensor("dqkv", qkv.shape, "output");
+  const dy = tensor("dy", [images * tokens, D], "input");
+  const p = new Program("attention");
+  const made = attention(p, qkv, { images, tokens, heads, queries: tokens });
+  differentiate(p, { seeds: [[made, dy]], wrt: [[qkv, dqkv]] });
+  const stored = 2 * 4 * images * heads * tokens * 200, guessed = await backend.holds([p]);
+  backend.tuner = new Tuner(backend, { seconds: 0 });
+  assertEquals([guessed, await backend.holds([p])], [true, false]);
+  assert(workspaceBytes(p, { ...backend.limits }) > stored, "a plan counts it too");
+}, { maximumBytes: 14_000_000 });
 
 Deno.test("long sequences never store their scores", () => {
   const limits = { bindingBytes: 2 ** 31 - 4, workgroupBytes: 32768, fallback: false, subgroups: false, lanes: 0 };

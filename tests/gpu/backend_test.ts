@@ -5,7 +5,10 @@ import { describeAdapters, openDevice } from "../../gpu/device.ts";
 import type { GpuExecutable } from "../../gpu/executable.ts";
 import { fold } from "../../gpu/dispatch.ts";
 import { Pacer } from "../../gpu/pace.ts";
+import { withHalfBindings } from "../../gpu/half.ts";
+import { kernel } from "../../gpu/kernels/sources.ts";
 import { PipelineCache } from "../../gpu/shader.ts";
+import { withSubgroups } from "../../gpu/subgroups.ts";
 import { linear, matmul } from "../../models/graph/ops/matmul.ts";
 import { centeredSoftmax } from "../../models/graph/ops/dino_loss.ts";
 import { add, type CopyOp, emitCopy, gelu } from "../../models/graph/ops/elementwise.ts";
@@ -192,6 +195,17 @@ withDevice("a kernel that does not compile is reported with its file and line", 
     sources: [{ file: "one.wgsl", text: "// fine\n" }, { file: "two.wgsl", text: "\nnot wgsl" }],
   };
   await assertRejects(() => cache.get(broken, 1), Error, "two.wgsl:2");
+  // What is put together, rewritten for halves and for subgroups still tells where a line came from.
+  const file = "gpu/kernels/layer_norm.wgsl";
+  const whole = kernel("layer_norm", { width: 4, with: ["rows"], constants: { LANES: 32 } });
+  const line = whole.sources.find((source) => source.file === file)!.text.split("\n").indexOf("}");
+  const sources = whole.sources.map((source) =>
+    source.file === file ? { file, text: source.text.replace(/^}$/m, "undeclared;\n}") } : source
+  );
+  const rewritten = withSubgroups(withHalfBindings({ ...whole, sources }, [0]));
+  const error = await assertRejects(() => cache.get({ ...rewritten, half: false }, 5), Error, "layer_norm");
+  assertStringIncludes(error.message, `${file}:`);
+  assert(line > 0 && new RegExp(`${file}:(${line}|${line + 1}|${line + 2})\\b`).test(error.message), error.message);
   device.destroy();
 });
 
