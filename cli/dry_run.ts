@@ -1,7 +1,10 @@
 // --dry-run: what a run would do and take, without a device and without writing anything.
 
+import { checkpointSize } from "../dino/checkpoint.ts";
+import { checkpointTensors } from "../dino/checkpoint_tensors.ts";
 import type { Config } from "../dino/config.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
+import { freeBytes } from "../dino/data/disk_space.ts";
 import { fitRecomputation, programsOf, type Room } from "../dino/fit_memory.ts";
 import { whatFits } from "../dino/memory_advice.ts";
 import { recomputations } from "../dino/recomputations.ts";
@@ -13,6 +16,7 @@ import {
   planRun,
   programBytes,
   type RunPlan,
+  setUpStep,
 } from "../dino/run_plan.ts";
 import type { Program } from "../models/graph/program.ts";
 import { scheduledValues } from "../dino/schedule.ts";
@@ -37,7 +41,7 @@ const USUAL_GPUS = [4, 8, 16, 24, 48, 80];
 export async function dryRun(config: Config, progress: Progress): Promise<number> {
   const folder = await Deno.makeTempDir({ prefix: "denodino-plan-" });
   try {
-    const data = await lookAtData(config, folder);
+    const { data, decoded } = await lookAtData(config, folder);
     const wanted = planRun(config, data);
     const backend = await likelyBackend(config);
     const threads = config.threads ?? navigator.hardwareConcurrency;
@@ -55,15 +59,24 @@ export async function dryRun(config: Config, progress: Progress): Promise<number
     const estimate = estimateMemory(plan, arena);
     const workspace = Math.max(...programsOf(plan).map(scratch));
     const total = estimate.total + workspace;
+    const disk = await estimateDisk(plan, decoded ? data : undefined);
     if (progress.options.json) {
       const { config, stepsPerEpoch, totalSteps } = plan;
       const memory = { ...estimate, workspace, total, process: total + host };
       const { recompute = {} } = plan;
-      console.log(JSON.stringify({ type: "plan", backend, config, stepsPerEpoch, totalSteps, memory, recompute }));
+      console.log(
+        JSON.stringify({ type: "plan", backend, config, stepsPerEpoch, totalSteps, memory, disk, recompute }),
+      );
     } else {
       for (const line of describePlan(plan)) progress.result(line);
       for (const line of describeMemory(estimate, workspace, backend)) progress.result(line);
       for (const line of describeRoom(plan, workspace / plan.config.batchSize, room)) progress.result(line);
+      for (const line of describeDisk(disk, plan.config)) progress.result(line);
+      if (disk.free !== null && disk.total > disk.free) {
+        progress.warn(
+          "the disk is too small for this run: use a larger --saveckp-freq, --keep, a smaller --cache-size or another disk",
+        );
+      }
       if (room && !await room.holds(programsOf(plan))) {
         const fits = await whatFits(plan, room);
         progress.warn(`this run does not fit${fits.length > 0 ? `; what does: ${fits.join(", or ")}` : ""}`);
@@ -77,7 +90,7 @@ export async function dryRun(config: Config, progress: Progress): Promise<number
 }
 
 /** The data set; of one that must be decoded, a few images that stand for the others. */
-async function lookAtData(config: Config, cacheDir: string): Promise<PixelSource> {
+async function lookAtData(config: Config, cacheDir: string): Promise<{ data: PixelSource; decoded: boolean }> {
   const crop = config.globalCropSize ?? 224;
   const enough = new AbortController();
   let images = 0;
@@ -93,11 +106,11 @@ async function lookAtData(config: Config, cacheDir: string): Promise<PixelSource
     return data;
   };
   try {
-    return await open(config.limit, true);
+    return { data: await open(config.limit, true), decoded: false };
   } catch (error) {
     if (error !== enough.signal.reason) throw error;
   }
-  return standIn(await open(Math.min(LOOKED_AT, images), false), images);
+  return { data: standIn(await open(Math.min(LOOKED_AT, images), false), images), decoded: true };
 }
 
 /** A source that is said to have more images, all of the sizes of those it has. */
@@ -158,6 +171,42 @@ function describeMemory(estimate: MemoryEstimate, workspace: number, backend: st
     row("scratch of the kernels", workspace),
     row("together", total),
     ...backend === "wasm" ? [row("the process, with Deno itself", total + hostBytes(estimate))] : [],
+  ];
+}
+
+/** Bytes a run leaves on the disk. */
+interface DiskEstimate {
+  readonly checkpoint: number;
+  /** Checkpoints that stay, besides the latest. */
+  readonly kept: number;
+  /** Decoded images; 0 where they are read as they are. */
+  readonly cache: number;
+  /** With the next checkpoint, which is written beside the latest. */
+  readonly total: number;
+  /** Of the run folder's disk; null where the system does not tell. */
+  readonly free: number | null;
+}
+
+async function estimateDisk(plan: RunPlan, decoded?: PixelSource): Promise<DiskEstimate> {
+  const { epochs, saveckpFreq, keep, out, cacheDir } = plan.config;
+  const checkpoint = checkpointSize(checkpointTensors(setUpStep(plan).state));
+  const kept = Math.min(keep ?? Infinity, Math.floor(epochs / saveckpFreq));
+  let cache = 0;
+  for (let i = 0; decoded && i < decoded.length; i++) cache += 3 * decoded.size(i).height * decoded.size(i).width;
+  const elsewhere = cacheDir !== null; // on whatever disk that is
+  const total = (kept + 2) * checkpoint + (elsewhere ? 0 : cache);
+  return { checkpoint, kept, cache, total, free: await freeBytes(out ?? "runs") ?? null };
+}
+
+function describeDisk({ checkpoint, kept, cache, total, free }: DiskEstimate, { cacheDir }: Config): string[] {
+  const row = (name: string, bytes: number) => `  ${name.padEnd(34)}${formatBytes(bytes).padStart(10)}`;
+  return [
+    "disk:",
+    row("the latest checkpoint, and its next", 2 * checkpoint),
+    ...kept > 0 ? [row(`${kept} that stay${kept === 1 ? "s" : ""}`, kept * checkpoint)] : [],
+    ...cache > 0 ? [row(cacheDir === null ? "decoded images" : "decoded images, in --cache-dir", cache)] : [],
+    row(cacheDir === null || cache === 0 ? "together" : "together in the run folder", total),
+    ...free === null ? [] : [row("free", free)],
   ];
 }
 

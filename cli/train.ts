@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { type Config, defaultCommand, defaultConfig, fieldGroups, refusedFlags } from "../dino/config.ts";
 import { checkConfig, configFromJson, fitConfig } from "../dino/config_check.ts";
+import { freeBytes } from "../dino/data/disk_space.ts";
 import type { KnnRow } from "../dino/events.ts";
 import { applyPreset, presets } from "../dino/presets.ts";
 import { heldMessage, RunFolder } from "../dino/run_folder.ts";
@@ -17,6 +18,7 @@ import { openData } from "./open_data.ts";
 import { knnText, Progress } from "./progress.ts";
 import { writeRunReport } from "./report/run_report.ts";
 import { untilStopped } from "./signals.ts";
+import { formatBytes } from "./std.ts";
 import { VERSION, versionText } from "./version.ts";
 
 /** What runs when there is no --data. */
@@ -182,6 +184,7 @@ async function trainInChild(job: TrainJob, checked: boolean, progress: Progress)
       else if (event.type === "result") seen.knn = event.knn;
       else if (event.type === "checkpoint") seen.checkpoint = event;
       else if (event.type === "start" || event.type === "end" || event.type === "failure") seen[event.type] = true;
+      if (event.type === "start") warnOfDisk(job, event.checkpointBytes, progress);
       if (event.type === "epoch" || event.type === "end" || event.type === "start") report();
     },
   });
@@ -189,6 +192,17 @@ async function trainInChild(job: TrainJob, checked: boolean, progress: Progress)
   progress.close();
   if (seen.start) showEnd(progress, seen, out, code);
   return code;
+}
+
+/** A disk that is too small is better known before the first night. */
+async function warnOfDisk({ out, config }: TrainJob, checkpointBytes: number, progress: Progress): Promise<void> {
+  const kept = Math.min(config.keep ?? Infinity, Math.floor(config.epochs / config.saveckpFreq));
+  const wanted = (kept + 2) * checkpointBytes, free = await freeBytes(out) ?? Infinity;
+  if (wanted <= free) return;
+  progress.warn(
+    `--out ${out}: the run's checkpoints may take ${formatBytes(wanted)}, the disk has ${formatBytes(free)} left: ` +
+      "make room, or use --keep or a larger --saveckp-freq; a full disk stops the run, which can then be resumed",
+  );
 }
 
 /** What a run has told so far that matters at its end. */

@@ -64,7 +64,8 @@ export class RunFolder {
       await Deno.remove(probe);
     } catch (error) {
       await Deno.remove(probe).catch(() => {});
-      throw new RangeError(`--out ${path}: cannot be written (${(error as Error).message}): choose another folder`);
+      const reason = (error as Error).message.replace(/: \w+ '.*'$/s, ""); // without the probe's name
+      throw new RangeError(`--out ${path}: cannot be written (${reason}): choose another folder`);
     }
     if (!await exists(join(path, LOCK))) return;
     const folder = new RunFolder(path);

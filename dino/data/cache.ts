@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import type { DataEvent, EncodedDataset, EncodedEntry, PixelSource, SkippedImage } from "./dataset.ts";
 import { createDecoder, DecodeError } from "./decode.ts";
 import { type Decoder, DecoderFailure } from "./decoder.ts";
+import { freeBytes } from "./disk_space.ts";
 import { pixelsFromList } from "./memory.ts";
 import { type PackRecord, PackWriter, readIndexes } from "./packs.ts";
 import { openView, writeView } from "./view.ts";
@@ -15,6 +16,8 @@ export const DEFAULT_MEMORY_BUDGET = 2e9;
 /** An estimate from some images may be off by this factor before the decision made by it is taken back. */
 const ESTIMATE_SLACK = 1.25;
 const ESTIMATE_IMAGES = 256;
+/** Of a disk's free space, what original sizes may take: the run itself wants some too. */
+const DISK_SHARE = 0.8;
 /** At original size one image may not take more than this: it goes to a device with the rest of its batch. */
 const MAX_IMAGE_BYTES = 64e6; // 21 megapixels
 const PROGRESS_MS = 50;
@@ -52,13 +55,18 @@ export interface CacheOptions {
 export async function decodeDataset(dataset: EncodedDataset, options: CacheOptions = {}): Promise<PixelSource> {
   const { onEvent = () => {}, directory } = options;
   const decoder = options.decoder ?? createDecoder();
+  const free = directory === undefined ? undefined : await freeBytes(directory);
   const run: Run = {
     dataset,
     options,
     onEvent,
     decoder,
     exif: options.exif ?? true,
-    budget: options.budget ?? (directory === undefined ? DEFAULT_MEMORY_BUDGET : DEFAULT_DISK_BUDGET),
+    budget: options.budget ??
+      (directory === undefined
+        ? DEFAULT_MEMORY_BUDGET
+        : Math.min(DEFAULT_DISK_BUDGET, (free ?? Infinity) * DISK_SHARE)),
+    free: free ?? Infinity,
     known: directory === undefined ? new Map() : await readIndexes(directory),
     reported: new Set(),
   };
@@ -80,6 +88,8 @@ interface Run {
   decoder: Decoder;
   exif: boolean;
   budget: number;
+  /** Bytes left on the cache's disk. */
+  free: number;
   known: Map<string, PackRecord>;
   /** Images already reported as skipped. */
   reported: Set<string>;
@@ -126,7 +136,10 @@ async function chooseSize(run: Run): Promise<Choice> {
   return choose(null, `the images fit in ${inGB(run.budget)} at original size`);
 }
 
-const inGB = (bytes: number) => `${(bytes / 1e9).toFixed(bytes < 10e9 ? 2 : 0)} GB`;
+const inGB = (bytes: number) =>
+  bytes < 0.5e9
+    ? `${(bytes / 1e6).toFixed(bytes < 10e6 ? 1 : 0)} MB`
+    : `${(bytes / 1e9).toFixed(bytes < 10e9 ? 2 : 0)} GB`;
 
 /** Original sizes of some images, evenly spaced: from the cache where it knows, else from their headers. */
 async function sampleSizes(run: Run): Promise<{ height: number; width: number }[]> {
@@ -169,6 +182,13 @@ async function decodeAll(run: Run, { side, bytes, reason, final }: Choice): Prom
     budget,
     cached: dataset.length - order.length,
   });
+  const wanted = bytes * order.length / dataset.length;
+  if (wanted > run.free * ESTIMATE_SLACK) {
+    throw new RangeError(
+      `${directory}: the decoded images would take about ${inGB(wanted)}, and the disk has ${inGB(run.free)} left: ` +
+        "use a smaller --cache-size, or --cache-dir on another disk",
+    );
+  }
 
   const results: (PackRecord | MemoryImage)[] = new Array(dataset.length);
   const skipped: SkippedImage[] = [...dataset.damage ?? []];
@@ -211,7 +231,9 @@ async function decodeAll(run: Run, { side, bytes, reason, final }: Choice): Prom
   } catch (error) {
     throw isFullDisk(error) ? fullDisk(error, directory!, done) : error;
   } finally {
-    await writer?.close();
+    await writer?.close().catch((error) => {
+      throw isFullDisk(error) ? fullDisk(error, directory!, done) : error;
+    });
   }
   if (wrong()) return;
 

@@ -16,9 +16,9 @@ export async function writeFileAtomically(path: string, fill: (write: WriteBytes
   try {
     using file = await Deno.open(part, { write: true, create: true, truncate: true });
     await fill(async (bytes) => {
-      for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
+      for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done)).catch(naming(path));
     });
-    await file.sync();
+    await file.sync().catch(naming(path));
   } catch (error) {
     await Deno.remove(part).catch(() => {}); // it may never have come to be
     throw error;
@@ -30,6 +30,14 @@ export async function writeFileAtomically(path: string, fill: (write: WriteBytes
 /** Writes a text file as {@linkcode writeFileAtomically} does. */
 export async function writeTextAtomically(path: string, content: string): Promise<void> {
   await writeFileAtomically(path, (write) => write(new TextEncoder().encode(content)));
+}
+
+/** The system does not say which disk is full. */
+function naming(path: string): (error: Error) => never {
+  return (error) => {
+    error.message = `${path}: ${error.message}`;
+    throw error;
+  };
 }
 
 async function syncFolder(folder: string): Promise<void> {

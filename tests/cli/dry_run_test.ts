@@ -1,0 +1,37 @@
+// --dry-run: the plan as a person and as a program reads it, and nothing written.
+
+import { freeBytes } from "../../dino/data/disk_space.ts";
+import { assert, assertEquals } from "../assert.ts";
+import { run, withFolder } from "../ways/process.ts";
+
+const TRAIN = new URL("../../cli/train.ts", import.meta.url).pathname;
+
+Deno.test("dry run: says what a run takes on the disk, and writes nothing", () =>
+  withFolder(async (folder) => {
+    const flags = [
+      "run",
+      "-A",
+      TRAIN,
+      "--dry-run",
+      "--backend=wasm",
+      "--epochs=7",
+      "--saveckp-freq=2",
+      "--out",
+      "new/run",
+    ];
+    const [json, text] = await Promise.all([
+      run(Deno.execPath(), [...flags, "--json"], { cwd: folder }),
+      run(Deno.execPath(), flags, { cwd: folder }),
+    ]);
+    assertEquals([json.code, text.code], [0, 0], json.err + text.err);
+    const { disk } = JSON.parse(json.out);
+    assertEquals([disk.kept, disk.cache, disk.total], [3, 0, 5 * disk.checkpoint]);
+    assert(disk.checkpoint > 7e6 && disk.free > 0, JSON.stringify(disk));
+    assert(/^disk:\n.*latest checkpoint.*\n +3 that stay/m.test(text.out), text.out);
+    assertEquals([...Deno.readDirSync(folder)], []);
+  }));
+
+Deno.test("free space is told for folders that are not there yet", async () => {
+  const free = await freeBytes("not/there/yet");
+  assert(free !== undefined && free > 0, String(free));
+});
