@@ -78,7 +78,7 @@ class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly description: string;
   /** Every sum has one order whatever the mode, the tile and the threads; another build may differ. */
-  readonly fingerprint = "wasm simd 2";
+  readonly fingerprint = "wasm simd 3";
   /** Billions of operations a second of all threads on operands in registers and L1: what kernels can be compared with. */
   readonly peakGflops: number;
   readonly #memory: WebAssembly.Memory;

@@ -1,55 +1,69 @@
 // Fused attention: one chunk is one head of one image; scores exist only for a block of queries at a time, in cache.
+//
+// Scores lie transposed, a key a row and a query a column: softmax then needs nothing across a vector, and what multiplies the
+// values reads them as they lie. Every sum runs over keys, queries or d in order, whatever the tile and the block.
 import { StepField } from "../codes";
-import { colsBlock, packA, packPanel, packTransposed, rowsBlock, tileBlock } from "./block";
+import { colsBlock, packA, packPanels, packTransposed, rowsBlock, tileBlock } from "./block";
+import { gradientColumns, softmaxColumns } from "./columns";
 import { constants, scratch, tileColumns, tileRows, zeros } from "./context";
 import { laneMax, laneSum, loadPart, loadUpTo, log, storeUpTo } from "./math";
 import { expRow, sumRow } from "./rows";
 import { ceilDiv, real, word } from "./step";
 
-// Where the scale of the scores lies in a step.
-const SCALE: usize = StepField.arguments + 8 * 4;
+// Where a step has the scale of the scores, and the factor that makes them exponents of two: scale·log₂e.
+const FACTOR: usize = StepField.arguments + 8 * 4;
 const BACKWARD_SCALE: usize = StepField.arguments + 10 * 4;
+const BACKWARD_FACTOR: usize = StepField.arguments + 11 * 4;
 const PROBS_SCALE: usize = StepField.arguments + 7 * 4;
 
-/** Panels of k-major columns: panels[j / tile][k][j % tile] = source[j, k] for `rows` rows of `depth` elements. */
-function packKeys(source: usize, stride: usize, depth: u32, rows: u32, panels: usize): void {
-  for (let j: u32 = 0; j < rows; j += tileColumns) {
-    packTransposed(source + j * stride, stride, depth, min(tileColumns, rows - j), panels);
-    panels += <usize>depth * (tileColumns << 2);
+const LOG2_E: f64 = 1.4426950408889634;
+
+/** Rows of a that meet all panels of a block before the next rows do: they stay in L1, and are whole tiles of any shape. */
+const GROUP: u32 = 60;
+
+/** Panels of queries: panels[j / tile][c][j % tile] = source[j, c] for j < `rows`, 0 beyond, j < `columns`. */
+function packQueries(source: usize, stride: usize, d: u32, rows: u32, columns: u32, panels: usize): void {
+  for (let j: u32 = 0; j < columns; j += tileColumns, panels += <usize>d * (tileColumns << 2)) {
+    packTransposed(source + j * stride, stride, d, j < rows ? min(tileColumns, rows - j) : 0, panels);
   }
 }
 
-/** Panels of a row-major source [depth, columns]. */
-function packValues(source: usize, stride: usize, depth: u32, columns: u32, panels: usize): void {
-  for (let j: u32 = 0; j < columns; j += tileColumns) {
-    packPanel(source + (<usize>j << 2), stride, depth, columns - j, panels);
-    panels += <usize>depth * (tileColumns << 2);
+/** scores [n, columns] = a·panels; a in tiles as `packA` packs them. */
+function scoreKeys(n: u32, d: u32, columns: u32, tiles: usize, panels: usize, scores: usize, stride: usize): void {
+  const panelBytes = <usize>d * (tileColumns << 2), aTile = <usize>d * (tileRows << 2);
+  for (let r: u32 = 0; r < n; r += GROUP, tiles += <usize>GROUP * (d << 2), scores += GROUP * stride) {
+    const rows = min(GROUP, n - r);
+    let panel = panels;
+    for (let j: u32 = 0; j < columns; j += tileColumns, panel += panelBytes) {
+      tileBlock(rows, d, tiles, aTile, panel, zeros, 0, zeros, scores + (<usize>j << 2), stride);
+    }
   }
 }
 
-/**
- * c [rows, panels of n] = a·panels, a row-major. Narrow tiles want a packed (41 against 27 GFLOP/s in stock mode), for which
- * `packed` has room; wide ones gain less by it than it costs.
- */
-function multiply(
-  rows: u32, depth: u32, n: u32, a: usize, aStride: usize, panels: usize, c: usize, cStride: usize, packed: usize,
-): void {
-  const panelBytes = <usize>depth * (tileColumns << 2), narrow = tileColumns == 8;
-  const aTile = <usize>depth * (tileRows << 2);
-  if (narrow) packA(a, aStride, depth, rows, packed, aTile);
-  for (let j: u32 = 0; j < n; j += tileColumns, panels += panelBytes, c += tileColumns << 2) {
-    if (narrow) tileBlock(rows, depth, packed, aTile, panels, zeros, 0, zeros, c, cStride);
-    else rowsBlock(rows, depth, a, aStride, panels, tileColumns << 2, zeros, 0, zeros, c, cStride);
-  }
-}
-
-/** c [rows, panels of n] += aᵀ·panels, a [depth, rows] row-major. */
+/** c [rows, panels of n] = aᵀ·panels, a [depth, rows] row-major. */
 function multiplyTransposed(
   rows: u32, depth: u32, n: u32, a: usize, aStride: usize, panels: usize, c: usize, cStride: usize,
 ): void {
   const panelBytes = <usize>depth * (tileColumns << 2);
   for (let j: u32 = 0; j < n; j += tileColumns, panels += panelBytes, c += tileColumns << 2) {
-    colsBlock(rows, depth, a, aStride, panels, c, cStride, zeros, c, cStride);
+    colsBlock(rows, depth, a, aStride, panels, zeros, 0, zeros, c, cStride);
+  }
+}
+
+/**
+ * c [rows, panels of n] (+)= a·panels, a row-major. Narrow tiles want a packed (41 against 27 GFLOP/s in stock mode), for which
+ * `packed` has room; wide ones gain less by it than it costs.
+ */
+function multiply(
+  rows: u32, depth: u32, n: u32, a: usize, aStride: usize, panels: usize, c: usize, cStride: usize, first: bool, packed: usize,
+): void {
+  const panelBytes = <usize>depth * (tileColumns << 2), narrow = tileColumns == 8;
+  const aTile = <usize>depth * (tileRows << 2);
+  if (narrow) packA(a, aStride, depth, rows, packed, aTile);
+  for (let j: u32 = 0; j < n; j += tileColumns, panels += panelBytes, c += tileColumns << 2) {
+    const start = first ? zeros : c, startStride = first ? 0 : cStride;
+    if (narrow) tileBlock(rows, depth, packed, aTile, panels, start, startStride, zeros, c, cStride);
+    else rowsBlock(rows, depth, a, aStride, panels, tileColumns << 2, start, startStride, zeros, c, cStride);
   }
 }
 
@@ -61,85 +75,66 @@ function padded(n: u32): u32 {
   return (width & 127) == 0 ? width + tileColumns : width;
 }
 
-/** Rows of scores are padded: whole vectors are faster than a ragged end, and what they hold beyond n is never read. */
+/** Queries rounded up to the sixteen columns that columns.ts takes at a time. */
 // @ts-ignore: decorator
 @inline
-function wholeVectors(n: u32): u32 {
-  return (n + 7) & ~7;
+function wholeColumns(n: u32): u32 {
+  return (n + 15) & ~15;
 }
 
-/** row ← e^(scale·row − shift), both read from memory; what lies beyond n is left alone. Returns the sum of the results. */
+/** An odd number of cache lines: rows then spread over all cache sets. */
 // @ts-ignore: decorator
 @inline
-function exponentials(row: usize, n: u32, scale: usize, shift: usize): f32 {
-  expRow(row, row, wholeVectors(n), scale, shift, constants);
-  return sumRow(row, n);
-}
-
-/** Largest element. NaN may get lost here, but not in the exponentials. */
-function largest(row: usize, n: u32): f32 {
-  let m0 = v128.load32_splat(row), m1 = m0, j = n;
-  const first = load<f32>(row);
-  for (; j >= 8; j -= 8, row += 32) {
-    m0 = f32x4.pmax(m0, v128.load(row));
-    m1 = f32x4.pmax(m1, v128.load(row, 16));
-  }
-  for (; j >= 4; j -= 4, row += 16) m0 = f32x4.pmax(m0, v128.load(row));
-  if (j) m1 = f32x4.pmax(m1, loadPart(row, j, first));
-  return laneMax(f32x4.pmax(m0, m1));
+function scoreStrideOf(block: u32): usize {
+  return <usize>(block << 2) | 64;
 }
 
 /**
- * Arguments: qkv, y, lse (or 0), tokens, heads, queries, d, queries a block, scale.
- * Scratch: keys, values, scores of a block, output of a block, row sums, packed rows of a block.
+ * Arguments: qkv, y, lse (or 0), tokens, heads, queries, d, queries a block, factor.
+ * Scratch: keys in tiles, values, scores of a block, queries and outputs of a block, shifts and sums.
  */
 export function attention(step: usize, chunk: u32): void {
   const N = word(step, 3), heads = word(step, 4), queries = word(step, 5), d = word(step, 6), block = word(step, 7);
   const image = chunk / heads, head = chunk - image * heads;
   const D = heads * d, stride = <usize>D * 12;
   const q = word(step, 0) + <usize>image * N * stride + <usize>head * (d << 2);
-  const width = padded(N), dWidth = padded(d);
-  const keys = scratch, values = keys + <usize>width * (d << 2), scores = values + <usize>dWidth * (N << 2);
-  const out = scores + <usize>width * (block << 2), sums = out + <usize>dWidth * (block << 2);
-  const packed = sums + (block << 2) + 64;
-  packKeys(q + (<usize>D << 2), stride, d, N, keys);
-  packValues(q + (<usize>D << 3), stride, N, d, values);
+  const dWidth = padded(d), scoreStride = scoreStrideOf(block), dStride: usize = dWidth << 2;
+  const keys = scratch, values = keys + <usize>N * (d << 2), scores = values + dStride * N;
+  const panels = scores + scoreStride * N, out = panels + <usize>block * (d << 2), shifts = out + dStride * block;
+  const sums = shifts + <usize>(block << 2);
+  packA(q + (<usize>D << 2), stride, d, N, keys, <usize>d * (tileRows << 2));
+  packPanels(q + (<usize>D << 3), stride, N, d, values);
   for (let first: u32 = 0; first < queries; first += block) {
-    const rows = min(block, queries - first);
-    multiply(rows, d, N, q + first * stride, stride, keys, scores, width << 2, packed);
-    const lse: usize = word(step, 2) ? word(step, 2) + (<usize>(chunk * queries + first) << 2) : 0;
-    softmaxRows(rows, N, step + SCALE, scores, width << 2, sums, lse);
-    multiply(rows, N, d, scores, width << 2, values, out, dWidth << 2, packed);
+    const rows = min(block, queries - first), columns = wholeColumns(rows);
+    packQueries(q + first * stride, stride, d, rows, columns, panels);
+    scoreKeys(N, d, columns, keys, panels, scores, scoreStride);
+    for (let j: u32 = 0; j < columns; j += 16) {
+      const at = <usize>j << 2;
+      softmaxColumns(scores + at, scoreStride, N, step + FACTOR, shifts + at, sums + at, constants);
+    }
+    multiplyTransposed(rows, N, d, scores, scoreStride, values, out, dStride);
     const y = word(step, 1) + ((<usize>(image * queries + first) * D + head * d) << 2);
+    const lse: usize = word(step, 2) ? word(step, 2) + (<usize>(chunk * queries + first) << 2) : 0;
     for (let r: u32 = 0; r < rows; r++) {
-      const inverse = f32x4.splat(1 / load<f32>(sums + (<usize>r << 2)));
-      const from = out + <usize>r * (dWidth << 2), to = y + <usize>r * (D << 2);
+      const sum = load<f32>(sums + (<usize>r << 2)), inverse = f32x4.splat(1 / sum);
+      const from = out + r * dStride, to = y + <usize>r * (D << 2);
       for (let c: u32 = 0; c < d; c += 4) {
         storeUpTo(to + (<usize>c << 2), f32x4.mul(v128.load(from + (<usize>c << 2)), inverse), d - c);
       }
+      // Shifts are negated exponents of two.
+      if (lse) store<f32>(lse + (<usize>r << 2), <f32>(log(<f64>sum) - <f64>load<f32>(shifts + (<usize>r << 2)) / LOG2_E));
     }
   }
 }
 
-/** Rows become e^(scale·row − max), their sums go to `sums`, log-sum-exp to `lse` unless 0. */
-function softmaxRows(rows: u32, N: u32, scale: usize, scores: usize, stride: usize, sums: usize, lse: usize): void {
-  for (let r: u32 = 0; r < rows; r++, scores += stride) {
-    const shift = largest(scores, N) * load<f32>(scale), slot = sums + (<usize>r << 2);
-    store<f32>(slot, shift);
-    const sum = exponentials(scores, N, scale, slot);
-    store<f32>(slot, sum);
-    if (lse) store<f32>(lse + (<usize>r << 2), <f32>(<f64>shift + log(<f64>sum)));
-  }
-}
-
 /**
- * Arguments: dy, qkv, y, lse, dqkv, tokens, heads, queries, d, queries a block, scale.
- * Scratch: keys and values by panels of tokens, keys by panels of d, P and dS of a block, dk, dv, panels of q and dy, dq,
- * packed rows of a block.
+ * Arguments: dy, qkv, y, lse, dqkv, tokens, heads, queries, d, queries a block, scale, factor.
+ * Scratch: keys and values in tiles, keys by panels of d, P and dS of a block, dk, dv, q and dy of a block in panels of queries,
+ * then of d, dq, packed rows, shifts and deltas.
  */
 export function attentionBackward(step: usize, chunk: u32): void {
   const N = word(step, 5), heads = word(step, 6), queries = word(step, 7), d = word(step, 8), block = word(step, 9);
-  const scale = real(step, 10), image = chunk / heads, head = chunk - image * heads;
+  const image = chunk / heads, head = chunk - image * heads;
   const D = heads * d, stride = <usize>D * 12, yStride = <usize>D << 2;
   const offset = <usize>image * N * stride + <usize>head * (d << 2);
   const q = word(step, 1) + offset, dq = word(step, 4) + offset;
@@ -148,50 +143,45 @@ export function attentionBackward(step: usize, chunk: u32): void {
   const dy = word(step, 0) + yOffset, y = word(step, 2) + yOffset;
   const lse = word(step, 3) + (<usize>chunk * queries << 2);
 
-  const width = padded(N), dWidth = padded(d), scoreStride: usize = width << 2, dStride: usize = dWidth << 2;
-  const keys = scratch, values = keys + <usize>width * (d << 2), keyRows = values + <usize>width * (d << 2);
-  const probabilities = keyRows + dStride * N, dScores = probabilities + scoreStride * block;
-  const dk = dScores + scoreStride * block, dv = dk + dStride * N;
+  const dWidth = padded(d), scoreStride = scoreStrideOf(block), dStride: usize = dWidth << 2;
+  const keys = scratch, values = keys + <usize>N * (d << 2), keyRows = values + <usize>N * (d << 2);
+  const probabilities = keyRows + dStride * N, dScores = probabilities + scoreStride * N;
+  const dk = dScores + scoreStride * N, dv = dk + dStride * N;
+  // Queries and gradients lie in panels of queries first, then, once the scores are there, in panels of d.
   const qPanels = dv + dStride * N, dyPanels = qPanels + dStride * block, out = dyPanels + dStride * block;
-  const packed = out + dStride * block;
-  packKeys(k, stride, d, N, keys);
-  packKeys(v, stride, d, N, values);
-  packValues(k, stride, N, d, keyRows);
-  memory.fill(dk, 0, 2 * dStride * N);
+  const shifts = out + dStride * block, deltas = shifts + <usize>(block << 2), packed = deltas + <usize>(block << 2);
+  const aTile = <usize>d * (tileRows << 2);
+  packA(k, stride, d, N, keys, aTile);
+  packA(v, stride, d, N, values, aTile);
+  packPanels(k, stride, N, d, keyRows);
   for (let first: u32 = 0; first < queries; first += block) {
-    const rows = min(block, queries - first);
-    multiply(rows, d, N, q + first * stride, stride, keys, probabilities, scoreStride, packed);
-    multiply(rows, d, N, dy + first * yStride, yStride, values, dScores, scoreStride, packed);
-    for (let r: u32 = 0; r < rows; r++) {
-      const at = first + r, row = <usize>r * scoreStride;
-      expRow(probabilities + row, probabilities + row, wholeVectors(N), step + BACKWARD_SCALE, lse + (<usize>at << 2), constants);
-      scoreGradients(
-        probabilities + row, dScores + row, N, rowDot(dy + at * yStride, y + at * yStride, d), scale,
+    const rows = min(block, queries - first), columns = wholeColumns(rows);
+    packQueries(q + first * stride, stride, d, rows, columns, qPanels);
+    packQueries(dy + first * yStride, yStride, d, rows, columns, dyPanels);
+    scoreKeys(N, d, columns, keys, qPanels, probabilities, scoreStride);
+    scoreKeys(N, d, columns, values, dyPanels, dScores, scoreStride);
+    for (let r: u32 = 0; r < columns; r++) {
+      const inside = r < rows, at = <usize>r << 2, row = (first + r) * yStride;
+      store<f32>(shifts + at, inside ? <f32>(-LOG2_E * <f64>load<f32>(lse + (<usize>(first + r) << 2))) : 0);
+      store<f32>(deltas + at, inside ? rowDot(dy + row, y + row, d) : 0);
+    }
+    for (let j: u32 = 0; j < columns; j += 16) {
+      const at = <usize>j << 2;
+      gradientColumns(
+        probabilities + at, dScores + at, scoreStride, N, step + BACKWARD_FACTOR, step + BACKWARD_SCALE, shifts + at,
+        deltas + at, constants,
       );
     }
-    packValues(q + first * stride, stride, rows, d, qPanels);
-    packValues(dy + first * yStride, yStride, rows, d, dyPanels);
-    multiplyTransposed(N, rows, d, probabilities, scoreStride, dyPanels, dv, dStride);
-    multiplyTransposed(N, rows, d, dScores, scoreStride, qPanels, dk, dStride);
-    multiply(rows, N, d, dScores, scoreStride, keyRows, out, dStride, packed);
+    packPanels(q + first * stride, stride, rows, d, qPanels);
+    packPanels(dy + first * yStride, yStride, rows, d, dyPanels);
+    multiply(N, rows, d, probabilities, scoreStride, dyPanels, dv, dStride, first == 0, packed);
+    multiply(N, rows, d, dScores, scoreStride, qPanels, dk, dStride, first == 0, packed);
+    multiplyTransposed(rows, N, d, dScores, scoreStride, keyRows, out, dStride);
     copyRows(out, dStride, dq + first * stride, stride, rows, d);
   }
   for (let r = queries; r < N; r++) memory.fill(dq + r * stride, 0, d << 2);
   copyRows(dk, dStride, dq + (<usize>D << 2), stride, N, d);
   copyRows(dv, dStride, dq + (<usize>D << 3), stride, N, d);
-}
-
-/** dScores ← P∘(dScores − δ)·scale. */
-function scoreGradients(p: usize, ds: usize, n: u32, delta: f32, scale: f32): void {
-  const shift = f32x4.splat(delta), factor = f32x4.splat(scale);
-  // Rows are padded to whole vectors; what the padding holds is never read.
-  for (let j: u32 = 0; j < n; j += 8) {
-    const at = <usize>j << 2;
-    const v0 = f32x4.mul(f32x4.mul(v128.load(p + at), factor), f32x4.sub(v128.load(ds + at), shift));
-    const v1 = f32x4.mul(f32x4.mul(v128.load(p + at, 16), factor), f32x4.sub(v128.load(ds + at, 16), shift));
-    v128.store(ds + at, v0);
-    v128.store(ds + at, v1, 16);
-  }
 }
 
 function rowDot(a: usize, b: usize, n: u32): f32 {
@@ -207,6 +197,19 @@ function copyRows(source: usize, sourceStride: usize, target: usize, targetStrid
   for (; rows; rows--, source += sourceStride, target += targetStride) {
     for (let c: u32 = 0; c < n; c += 4) storeUpTo(target + (<usize>c << 2), v128.load(source + (<usize>c << 2)), n - c);
   }
+}
+
+/** Largest element. NaN may get lost here, but not in the exponentials. */
+function largest(row: usize, n: u32): f32 {
+  let m0 = v128.load32_splat(row), m1 = m0, j = n;
+  const first = load<f32>(row);
+  for (; j >= 8; j -= 8, row += 32) {
+    m0 = f32x4.pmax(m0, v128.load(row));
+    m1 = f32x4.pmax(m1, v128.load(row, 16));
+  }
+  for (; j >= 4; j -= 4, row += 16) m0 = f32x4.pmax(m0, v128.load(row));
+  if (j) m1 = f32x4.pmax(m1, loadPart(row, j, first));
+  return laneMax(f32x4.pmax(m0, m1));
 }
 
 /** Softmaxed scores of one query, plainly: for looking at. Arguments: qkv, probs, tokens, heads, queries, d, firstQuery, scale. */

@@ -285,4 +285,5 @@ export function execute(step: usize, chunk: u32): void {
 export { setContext };
 export { fillConstants } from "./math";
 export * from "./rows";
+export * from "./columns";
 export * from "./micro";

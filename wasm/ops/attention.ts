@@ -1,28 +1,25 @@
 // Attention: one chunk is one head of one image.
-import { type AttentionAttrs, headWidth } from "../../models/graph/ops/attention.ts";
+import { headWidth } from "../../models/graph/ops/attention.ts";
 import { Code } from "../codes.ts";
 import { type Lowerings, real } from "../lowering.ts";
 
-/** Queries whose scores exist at a time: a multiple of every tile's rows, small enough for L2. */
+/** Queries whose scores exist at a time, in sixteens: blocks of one size, small enough for L2. */
 function queryBlock(queries: number, tokens: number): number {
-  const most = tokens <= 256 ? 120 : 60;
-  return Math.min(most, Math.ceil(queries / 20) * 20);
+  const columns = Math.ceil(queries / 16), blocks = Math.ceil(columns / (tokens <= 256 ? 7 : 3));
+  return 16 * Math.ceil(columns / blocks);
 }
 
 /** Upper bound of what kernels/attention.ts pads a width to. */
 const padded = (n: number) => Math.ceil(n / 16) * 16 + 16;
 
-function extents({ tokens, queries }: AttentionAttrs, d: number) {
-  const block = queryBlock(queries, tokens);
-  const packed = (block + 8) * Math.max(tokens, d);
-  return { block, width: padded(tokens) + 16, dWidth: padded(d), packed, scale: real(1 / Math.sqrt(d)) };
-}
+/** What turns a score into an exponent of two. */
+const factorOf = (d: number) => real(Math.LOG2E / Math.sqrt(d));
 
 export const attentionLowerings: Lowerings = {
   attention(op, to) {
     const { images, tokens, heads, queries } = op.attrs, d = headWidth(op.in.qkv, op.attrs);
-    const { block, width, dWidth, packed, scale } = extents(op.attrs, d);
-    to.scratch(4 * (width * d + dWidth * tokens + width * block + dWidth * block + block + packed + 64));
+    const block = queryBlock(queries, tokens), dWidth = padded(d);
+    to.scratch(4 * ((d + dWidth + block + 16) * tokens + (d + dWidth + 2) * block + 64));
     to.step(Code.attention, images * heads, [
       to.at(op.in.qkv),
       to.at(op.out.y),
@@ -32,14 +29,14 @@ export const attentionLowerings: Lowerings = {
       queries,
       d,
       block,
-      scale,
+      factorOf(d),
     ]);
   },
 
   attentionBackward(op, to) {
     const { images, tokens, heads, queries } = op.attrs, d = headWidth(op.in.qkv, op.attrs);
-    const { block, width, dWidth, packed, scale } = extents(op.attrs, d);
-    to.scratch(4 * (2 * width * d + 3 * dWidth * tokens + 2 * width * block + 3 * dWidth * block + packed + 64));
+    const block = queryBlock(queries, tokens), dWidth = padded(d);
+    to.scratch(4 * ((2 * d + 3 * dWidth + 3 * (block + 16)) * tokens + (3 * dWidth + 2) * block + 64));
     const { dy, qkv, y, lse } = op.in;
     to.step(Code.attentionBackward, images * heads, [
       to.at(dy),
@@ -52,7 +49,8 @@ export const attentionLowerings: Lowerings = {
       queries,
       d,
       block,
-      scale,
+      real(1 / Math.sqrt(d)),
+      factorOf(d),
     ]);
   },
 
