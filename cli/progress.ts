@@ -161,7 +161,9 @@ export class Progress {
         `(ln K = ${Math.log(event.outDim).toFixed(2)}); crops of ${event.globalCropSize} and ${event.localCropSize}; ` +
         `a checkpoint takes ${formatBytes(event.checkpointBytes)}`,
     );
-    if (event.resumedAt > 0) this.line(`going on after update ${event.resumedAt} of ${event.lastStep}`);
+    const { resumedAt, lastStep } = event;
+    if (resumedAt >= lastStep) this.line(`update ${resumedAt} of ${lastStep} is made already: nothing is left to do`);
+    else if (resumedAt > 0) this.line(`going on after update ${resumedAt} of ${lastStep}`);
   }
 
   #stepText(event: StepEvent): string {

@@ -24,6 +24,9 @@ import { VERSION, versionText } from "./version.ts";
 /** What runs when there is no --data. */
 const SAMPLE_PRESET = "sample";
 
+/** Within an epoch, the report is written this often. */
+const REPORT_MS = 60_000;
+
 type CommandValues = ReturnType<typeof defaultCommand>;
 
 /** Runs the command; returns its exit status. */
@@ -64,12 +67,21 @@ async function configure(given: Readonly<Record<string, unknown>>, command: Comm
     folder.close();
     // The updates asked for were those of the earlier command.
     config = { ...record.config, steps: null };
+    for (const key of ["data", "val"] as const) await refuseMovedImages(key, config[key], key in given);
   }
   if (command.config !== null) config = configFromJson(await readJson(command.config), config);
   const preset = command.preset ??
     (!command.resume && command.config === null && !("data" in given) ? SAMPLE_PRESET : null);
   if (preset !== null) config = shortenWarmups(applyPreset(preset, config, flags.arch), flags.epochs);
   return { ...config, ...flags };
+}
+
+/** A run remembers where its images were, seen from where it was started. */
+async function refuseMovedImages(flag: "data" | "val", path: string | null, isGiven: boolean): Promise<void> {
+  if (path === null || isGiven || await Deno.stat(path).then(() => true, () => false)) return;
+  throw new RangeError(
+    `--resume: the run's images (--${flag} ${path}) are not there, seen from ${Deno.cwd()}: say with --${flag} where they are`,
+  );
 }
 
 /** A preset's warm-ups in a run of fewer epochs than the preset's, in proportion. */
@@ -160,10 +172,11 @@ async function trainInChild(job: TrainJob, checked: boolean, progress: Progress)
   const { out } = job;
   const seen: Seen = { knn: [] };
   // Reports are written one after the other, and never hold up the run; one that waits already will say the same.
-  let reports: Promise<unknown> = Promise.resolve(), waiting = false;
+  let reports: Promise<unknown> = Promise.resolve(), waiting = false, lastReport = 0;
   const report = () => {
     if (waiting) return;
     waiting = true;
+    lastReport = performance.now();
     reports = reports.then(() => {
       waiting = false;
       const { crops } = seen;
@@ -185,7 +198,8 @@ async function trainInChild(job: TrainJob, checked: boolean, progress: Progress)
       else if (event.type === "checkpoint") seen.checkpoint = event;
       else if (event.type === "start" || event.type === "end" || event.type === "failure") seen[event.type] = true;
       if (event.type === "start") warnOfDisk(job, event.checkpointBytes, progress);
-      if (event.type === "epoch" || event.type === "end" || event.type === "start") report();
+      const due = event.type === "step" && performance.now() - lastReport > REPORT_MS;
+      if (due || event.type === "epoch" || event.type === "end" || event.type === "start") report();
     },
   });
   await reports;

@@ -151,7 +151,9 @@ export class RunFolder {
     }
     if (json?.format !== RUN_FORMAT) {
       throw new RangeError(
-        `--out ${path}: is a run of format ${json?.format}, this version reads ${RUN_FORMAT}: use the version it was made with`,
+        json?.format === undefined
+          ? `${join(path, CONFIG)}: is not a run's configuration: name another folder in --out`
+          : `--out ${path}: is a run of format ${json.format}, this version reads ${RUN_FORMAT}: use the version it was made with`,
       );
     }
     return { folder: new RunFolder(path), record: { ...json, config: configFromJson(json.config) } };

@@ -81,5 +81,11 @@
     clearTimeout(waiting);
     waiting = setTimeout(draw, 100);
   });
-  document.documentElement.dataset.drawn = String(plots.length);
+  const { dataset } = document.documentElement;
+  if (dataset.reload) {
+    setInterval(() => {
+      if (document.visibilityState === "visible" && !document.querySelector("details[open]")) location.reload();
+    }, 1000 * Number(dataset.reload));
+  }
+  dataset.drawn = String(plots.length);
 })();

@@ -26,6 +26,8 @@ export interface ReportPage {
   charts: Chart[];
   /** A PNG of augmented crops, with the words under it. */
   contactSheet?: { png: Uint8Array<ArrayBuffer>; caption: string };
+  /** The page changes yet: a browser that shows it loads it again every so many seconds, unless a table is being read. */
+  reloadSeconds?: number;
   /** Rows of names and values behind a fold, as the configuration is. */
   tables: { title: string; rows: [string, string][] }[];
   footer: string;
@@ -53,7 +55,7 @@ export function renderPage(page: ReportPage): string {
       <figcaption>${text(page.contactSheet.caption)}</figcaption>
     </figure>`;
   return `<!doctype html>
-<html lang="en">
+<html lang="en"${page.reloadSeconds === undefined ? "" : ` data-reload="${page.reloadSeconds}"`}>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -83,7 +85,9 @@ ${pageStyle}
   ${
     page.tables.map(({ title, rows }) =>
       `<details class="card wide"><summary>${text(title)}</summary><div class="scroll"><table>` +
-      rows.map(([name, value]) => `<tr><th scope="row">${text(name)}</th><td class="wrap">${text(value)}</td></tr>`)
+      rows.map(([name, value]) =>
+        `<tr><th scope="row" class="wrap">${text(name)}</th><td class="wrap">${text(value)}</td></tr>`
+      )
         .join("") +
       `</table></div></details>`
     ).join("\n  ")

@@ -16,6 +16,11 @@ export interface ReportExtras {
   readonly version: string;
 }
 
+/** How often a page of a run that goes on is loaded again. */
+const RELOAD_SECONDS = 20;
+/** Skipped images that are listed; the log has them all. */
+const MOST_SKIPPED = 500;
+
 /** Points a chart shows: more are averaged, and nobody sees more. */
 const MOST_POINTS = 600;
 
@@ -94,13 +99,19 @@ export function reportOf(
     figures,
     charts: charts(config, lnK, steps, epochs, knn),
     contactSheet: extras.contactSheet,
+    reloadSeconds: end ? undefined : RELOAD_SECONDS,
     tables: [
       {
         title: "Configuration",
         rows: Object.keys(configFields).map((key) => [flagOf(key), show(config[key as keyof Config])]),
       },
       ...skipped.length > 0
-        ? [{ title: "Skipped images", rows: skipped.map(({ id, reason }) => [id, reason] as [string, string]) }]
+        ? [{
+          title: skipped.length > MOST_SKIPPED
+            ? `Skipped images: the first ${MOST_SKIPPED} of ${skipped.length}, all of them are in log.jsonl`
+            : "Skipped images",
+          rows: skipped.slice(0, MOST_SKIPPED).map(({ id, reason }) => [id, reason] as [string, string]),
+        }]
         : [],
     ],
     footer: `denodino ${extras.version}`,

@@ -59,6 +59,16 @@ Deno.test("report: carries its data, its library and nothing from a network", ()
   assertEquals(charts.length, 8);
 });
 
+Deno.test("report: a run that goes on is loaded again, one that ended is not; thousands of skipped images are not listed", () => {
+  const end = '\n{"kind":"end","reason":"finished","step":2000,"epoch":3,"seconds":1}\n';
+  const whole = log(20, 1).replace(/\n[^\n]*$/, "");
+  assertStringIncludes(page(whole), "data-reload=");
+  assert(!page(whole + end).includes("data-reload="));
+  const skipped = Array.from({ length: 3000 }, (_, i) => `{"kind":"skipped","id":"a${i}.jpg","reason":"empty"}\n`);
+  const html = page(skipped.join(""));
+  assert(html.includes("a499.jpg") && !html.includes("a500.jpg") && html.includes("the first 500 of 3000"));
+});
+
 Deno.test("report: a run without rows has a page too", () => {
   const html = page("");
   assertStringIncludes(html, "Nothing has been logged yet");
