@@ -10,6 +10,8 @@ interface Cut {
   readonly units: number;
   /** Slots whose tensors lie unit after unit; the others are bound whole by every part. */
   readonly slots: readonly string[];
+  /** Bytes that a unit takes in one piece of scratch space. */
+  readonly scratch?: number;
   /** Attributes that differ for the part of `count` units from `start` on. */
   readonly attrs?: (start: number, count: number) => object;
 }
@@ -52,8 +54,9 @@ const CUTTERS: { readonly [K in OpKind]?: Cutter<K> } = {
     slots: ["dweight", "v", "gain", "norm", "dv", "dgain"],
   }),
   centeredSoftmax: ({ in: { logits } }) => ({ units: rowsOf(logits), slots: ["logits", "probs", "entropy"] }),
-  topK: ({ in: { scores } }) => ({
+  topK: ({ in: { scores }, attrs: { k } }) => ({
     units: rowsOf(scores),
+    scratch: 8 * k, // a key and a place of each winner
     slots: ["scores", "earlierValues", "earlierIndices", "values", "indices"],
   }),
   attention: ({ attrs: { images } }) => ({ units: images, slots: ["qkv", "y", "lse"], attrs: imagesOf }),
@@ -149,14 +152,15 @@ function picked(
  */
 export function inTiles(op: Op, limit: number, bytesOf: (t: Tensor) => number): Op[] {
   const slots = [...Object.entries(op.in), ...Object.entries(op.out)] as [string, Tensor | undefined][];
-  if (slots.every(([, t]) => t === undefined || bytesOf(t) <= limit)) return [op];
-  const cut = (CUTTERS[op.kind] as Cutter<OpKind> | undefined)?.(op);
-  if (!cut) return [op];
+  const cut = (CUTTERS[op.kind] as Cutter<OpKind> | undefined)?.(op), scratch = cut?.scratch ?? 0;
+  if (!cut || slots.every(([, t]) => t === undefined || bytesOf(t) <= limit) && scratch * cut.units <= limit) {
+    return [op];
+  }
   const sliced = new Set<Tensor>();
   for (const [slot, t] of slots) if (t && cut.slots.includes(slot)) sliced.add(t);
   const unitBytes = [...sliced].map((t) => bytesOf(t) / cut.units);
   const step = alignedUnits(unitBytes);
-  const most = Math.floor(limit / Math.max(...unitBytes) / step) * step;
+  const most = Math.floor(limit / Math.max(...unitBytes, scratch) / step) * step;
   if (most < 1) return [op];
   const parts: Op[] = [];
   for (let start = 0; start < cut.units; start += most) {

@@ -6,7 +6,15 @@ import type { WebGpuBackend } from "../../gpu/backend.ts";
 import { headConfig } from "../../models/dino_head.ts";
 import { GROUP } from "../../models/graph/ops/optimizer.ts";
 import { patchify } from "../../models/graph/ops/tokens.ts";
-import type { MatmulOp } from "../../models/graph/ops/matmul.ts";
+import { differentiate } from "../../models/graph/autodiff.ts";
+import { batchNorm } from "../../models/graph/ops/batch_norm.ts";
+import { conv2d } from "../../models/graph/ops/convolution.ts";
+import { crossCovariance } from "../../models/graph/ops/cross_covariance.ts";
+import { depthwiseConv } from "../../models/graph/ops/depthwise.ts";
+import { layerScale } from "../../models/graph/ops/layer_scale.ts";
+import { linear, type MatmulOp } from "../../models/graph/ops/matmul.ts";
+import { averagePool, maxPool } from "../../models/graph/ops/pooling.ts";
+import { relu } from "../../models/graph/ops/relu.ts";
 import { Program } from "../../models/graph/program.ts";
 import { size, type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { vitConfig } from "../../models/vit.ts";
@@ -139,3 +147,84 @@ onGpu("products tile over rows, columns and the inner extent, with what rides on
   await assertRejects(() => backend.compile(p), RangeError, "smaller batch");
   assertEquals(whole.bindingBytes > 16384, true);
 });
+
+/** Two small networks with every operation that only ResNets and XCiTs have, and what each must leave. */
+function convolutional() {
+  const images = 512, C = 16, grid = { images, height: 4, width: 4 };
+  const input = (name: string, ...shape: number[]) => tensor(name, shape, "input");
+  const x = input("x", images * 16, C), dy = input("dy", images, C), kernel = input("kernel", C, C, 3, 3);
+  const gain = input("gain", C), shift = input("shift", C), temperature = input("temperature", 2);
+  const depthwise = input("depthwise", C, 1, 3, 3), qkv = input("qkv", 3 * C, C), scale = input("scale", images);
+  const mean = tensor("mean", [C], "state"), variance = tensor("variance", [C], "state");
+  const wrt = [x, kernel, gain, shift, temperature, depthwise].map((t) =>
+    [t, tensor(`d${t.name}`, t.shape, "output")] as const
+  );
+  const resnet = () => {
+    const p = new Program("resnet");
+    const filtered = conv2d(p, x, grid, kernel, { padding: 1 });
+    const statistics = { weight: gain, bias: shift, runningMean: mean, runningVar: variance };
+    const normed = batchNorm(p, filtered.y, statistics, { training: true });
+    const pooled = maxPool(p, relu(p, normed, filtered.y), filtered.grid, { kernel: 3, stride: 2, padding: 1 });
+    const made = averagePool(p, pooled.y, images);
+    differentiate(p, { seeds: [[made, dy]], wrt: wrt.slice(0, 4) });
+    return p;
+  };
+  const xcit = () => {
+    const p = new Program("xcit");
+    const local = depthwiseConv(p, x, grid, depthwise);
+    const kept = layerScale(p, local, gain, { residual: x, rowScale: scale });
+    const made = crossCovariance(p, linear(p, kept, qkv), temperature, { images, tokens: 16, heads: 2 });
+    differentiate(p, { seeds: [[averagePool(p, made, images), dy]], wrt: [wrt[0], wrt[2], wrt[4], wrt[5]] });
+    return p;
+  };
+  const inputs = [x, dy, kernel, gain, shift, temperature, depthwise, qkv, scale, mean, variance];
+  return { inputs, resnet, xcit, gradients: wrt.map(([, t]) => t), moving: [mean, variance] };
+}
+
+onGpu("convolutions, batch norm, pooling and cross-covariance in tiles agree with the reference", async (backend) => {
+  const whole = backend.limits;
+  const counts: Record<string, number>[] = [];
+  for (const bindingBytes of [whole.bindingBytes, 81920]) {
+    backend.limits = { ...whole, bindingBytes };
+    const { inputs, resnet, xcit, gradients, moving } = convolutional();
+    const parts: Record<string, number> = {};
+    for (const make of [resnet, xcit]) {
+      const { dispatches, program } = await compiled(backend, make());
+      for (const { op } of dispatches) parts[program.ops[op].kind] = (parts[program.ops[op].kind] ?? 0) + 1;
+    }
+    counts.push(parts);
+    const values = (t: Tensor, i: number) => randomValues(size(t), i + 1, t.name === "variance" ? 0 : 0.5);
+    const both = () => {
+      const p = resnet();
+      for (const op of xcit().ops) p.emit(op);
+      return p;
+    };
+    const [, statistics] = moving;
+    await assertAgrees(`bound by ${bindingBytes}`, backend, both, inputs, [...gradients, statistics], 2e-5, values);
+  }
+  const [once, cut] = counts;
+  for (const kind of CUT_BY_IMAGES) {
+    assert(cut[kind] > once[kind], `${kind}: ${cut[kind]} dispatches, whole ${once[kind]}`);
+  }
+});
+
+const CUT_BY_IMAGES = [
+  ...[
+    "conv2d",
+    "conv2dInputGradient",
+    "conv2dWeightGradient",
+    "batchNorm",
+    "batchNormBackward",
+    "relu",
+    "reluBackward",
+  ],
+  ...[
+    "maxPool",
+    "maxPoolBackward",
+    "averagePool",
+    "averagePoolBackward",
+    "depthwiseConv",
+    "depthwiseConvWeightGradient",
+  ],
+  ...["layerScale", "layerScaleBackward", "crossCovariance", "crossCovarianceBackward"],
+];
