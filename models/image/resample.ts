@@ -45,6 +45,8 @@ const FILTERS: Record<Interpolation, { support: number; weight: (x: number) => n
   lanczos: { support: 3, weight: lanczos },
 };
 
+const FILTER_NAMES = Object.keys(FILTERS) as Interpolation[];
+
 /** Words of a row of up to `taps` weights. */
 export function tapRowWords(taps: number): number {
   return Math.ceil(taps / TAP_VECTOR) * TAP_VECTOR;
@@ -79,6 +81,19 @@ export function tapWords(axis: Axis, interpolation: Interpolation): number {
 
 let weights = new Float64Array(256); // one row of taps before rounding
 
+/** Tables of whole axes by {@link keyOf}: a crop's sides are few whole numbers, and drawing crops is what the host does while a GPU works. */
+const known = new Map<number, Int32Array>();
+let knownWords = 0;
+/** 32 MB: every table of images up to about 1000 pixels a side. */
+const MOST_KNOWN_WORDS = 2 ** 23;
+
+/** Tells whole axes apart; undefined for others, whose tables are not worth keeping. */
+function keyOf(axis: Axis, interpolation: Interpolation): number | undefined {
+  const { source, target, windowStart, windowCount, reversed, sourceEnd } = axis;
+  if (sourceEnd !== undefined || windowStart !== 0 || windowCount !== target || source >= 2 ** 20) return undefined;
+  return ((source * 2 ** 20 + target) * 2 + Number(reversed)) * 4 + FILTER_NAMES.indexOf(interpolation);
+}
+
 /**
  * Writes the taps of an axis at `offset`: for each wanted output sample its first source sample and
  * number of taps, then the rows of weights.
@@ -87,6 +102,25 @@ let weights = new Float64Array(256); // one row of taps before rounding
  * @returns words from one row of weights to the next
  */
 export function writeTaps(taps: Int32Array, offset: number, axis: Axis, interpolation: Interpolation): number {
+  const key = keyOf(axis, interpolation);
+  if (key === undefined) return computeTaps(taps, offset, axis, interpolation);
+  const words = tapWords(axis, interpolation);
+  let table = known.get(key);
+  if (!table) {
+    table = new Int32Array(words);
+    computeTaps(table, 0, axis, interpolation);
+    if (knownWords + words > MOST_KNOWN_WORDS) {
+      known.clear();
+      knownWords = 0;
+    }
+    known.set(key, table);
+    knownWords += words;
+  }
+  taps.set(table, offset);
+  return tapRowWords(maxTaps(axis.source, axis.target, interpolation));
+}
+
+function computeTaps(taps: Int32Array, offset: number, axis: Axis, interpolation: Interpolation): number {
   const { support: radius, weight } = FILTERS[interpolation];
   const scale = (axis.sourceEnd ?? axis.source) / axis.target;
   const stretch = Math.max(scale, 1); // shrinking widens the filter: that is the antialiasing
