@@ -41,7 +41,7 @@ export async function launch(job: Job, options: LaunchOptions): Promise<number> 
 
 async function runOnce(job: Job, mode: Mode, options: LaunchOptions) {
   const { onEvent, onNotice, onError = (line) => console.error(line), command = computeCommand } = options;
-  const child = command(mode, usesDawn(job)).spawn();
+  const child = command(mode, isForeign(job)).spawn();
   const input = child.stdin.getWriter();
   let ready = false, explained = false;
   const signals = forwardSignals(child, input, onNotice);
@@ -129,8 +129,9 @@ function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
   } catch { /* ended already */ }
 }
 
-/** Dawn is a native library, which wants one more permission. */
-function usesDawn(job: Job): boolean {
+/** Dawn and MPI are native libraries, which want one more permission. */
+function isForeign(job: Job): boolean {
+  if (job.command === "follow" || job.command === "train" && job.distributed) return true;
   return (job.command === "train" ? job.config : job.device).webgpu === "dawn";
 }
 

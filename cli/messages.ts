@@ -8,6 +8,7 @@ import type { BenchSizes } from "./bench/sizes.ts";
 import type { EvaluationOutcome } from "./evaluation_job.ts";
 import type { Failure } from "./failure.ts";
 import type { Mode } from "./mode.ts";
+import type { World } from "./mpi/world.ts";
 
 /** Where to compute. */
 export interface DeviceChoice {
@@ -38,6 +39,17 @@ export interface TrainJob {
   readonly reschedule: boolean;
   readonly overwrite: boolean;
   readonly verbose: boolean;
+  /** As the first of several ranks, with the flags it was given. */
+  readonly distributed?: { readonly world: World; readonly given: Readonly<Record<string, unknown>> };
+}
+
+/** Training as one of the other ranks, which do what the first one does. */
+export interface FollowJob {
+  readonly command: "follow";
+  readonly world: World;
+  readonly device: DeviceChoice;
+  /** Flags it was given, which must be those of the first, but for what each machine has. */
+  readonly given: Readonly<Record<string, unknown>>;
 }
 
 /** k-NN of given weights. */
@@ -92,7 +104,7 @@ export interface BenchJob {
 }
 
 /** What a compute process is asked to do. */
-export type Job = TrainJob | KnnJob | EvaluationJob | BenchJob;
+export type Job = TrainJob | FollowJob | KnnJob | EvaluationJob | BenchJob;
 
 /** One line of a benchmark; values that do not apply are left out. */
 export interface BenchRow {

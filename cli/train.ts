@@ -6,14 +6,16 @@ import { checkConfig, configFromJson, fitConfig } from "../dino/config_check.ts"
 import { freeBytes } from "../dino/data/disk_space.ts";
 import type { KnnRow } from "../dino/events.ts";
 import { applyPreset, presets } from "../dino/presets.ts";
+import { requireEqualShares } from "../dino/run_plan.ts";
 import { heldMessage, RunFolder } from "../dino/run_folder.ts";
 import { dryRun } from "./dry_run.ts";
 import { EXIT_INTERRUPTED, EXIT_TERMINATED, exitStatus } from "./failure.ts";
 import { parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
 import { launch } from "./launch.ts";
-import type { ComputeEvent, TrainJob } from "./messages.ts";
+import { type ComputeEvent, deviceOf, type FollowJob, type TrainJob } from "./messages.ts";
 import { givenArguments } from "./mode.ts";
+import { startedIn, type World } from "./mpi/world.ts";
 import { openData } from "./open_data.ts";
 import { knnText, Progress } from "./progress.ts";
 import { writeRunReport } from "./report/run_report.ts";
@@ -48,12 +50,33 @@ async function trainCommand(words: readonly string[]): Promise<number> {
     throw new RangeError(`unexpected word ${positional[0]}: flags begin with --, as in --data ${positional[0]}`);
   }
   const command: CommandValues = { ...defaultCommand(), ...pick(given, defaultCommand()) };
+  const world = startedIn(command.distributed);
+  if (world && world.rank > 0) return command.dryRun ? 0 : await follow(world, given, command.checked);
   const config = await configure(given, command);
   const out = config.out ?? join("runs", new Date().toISOString().slice(0, 19).replaceAll(":", "-"));
   await refuseEarly(config, command, out);
+  if (world) requireEqualShares(config, world);
   const progress = new Progress({ command: "train", json: command.json, quiet: command.quiet });
   if (command.dryRun) return await dryRun(config, progress);
-  return await prepareAndTrain({ ...config, out }, command, out, progress);
+  return await prepareAndTrain({ ...config, out }, command, out, progress, world && { world, given });
+}
+
+/** Does what the first rank does, and shows nothing but what that one cannot know of. */
+async function follow(world: World, given: FollowJob["given"], checked: boolean): Promise<number> {
+  const device = deviceOf({ ...defaultConfig(), ...pick(given, defaultConfig()) });
+  const job: FollowJob = { command: "follow", world, given, device };
+  let last = "nothing was saved since it began";
+  const warn = (message: string) => console.error(`train: rank ${world.rank}: ${message}`);
+  return await launch(job, {
+    checked,
+    onNotice: (message) => {
+      if (!message.startsWith("stopping")) warn(`${message}; ${last}`); // the first rank says that it stops
+    },
+    onEvent: (event) => {
+      if (event.type === "checkpoint") last = `the last checkpoint is ${event.path} of update ${event.step}`;
+      if (event.type === "failure" && event.failure.message !== "") warn(event.failure.stack ?? event.failure.message);
+    },
+  });
 }
 
 /** Defaults, then a preset, a file or the run that is resumed, then flags. */
@@ -122,6 +145,7 @@ async function prepareAndTrain(
   command: CommandValues,
   out: string,
   progress: Progress,
+  distributed: TrainJob["distributed"],
 ): Promise<number> {
   const isNew = !await Deno.stat(out).then(() => true, () => false);
   const open = async (signal: AbortSignal) => {
@@ -162,6 +186,7 @@ async function prepareAndTrain(
     reschedule: command.reschedule,
     overwrite: command.overwrite,
     verbose: command.verbose,
+    distributed,
   };
   data.close();
   val?.close();

@@ -3,6 +3,7 @@
 import { reopenPixels } from "../dino/data/open.ts";
 import { planRun } from "../dino/run_plan.ts";
 import { train } from "../dino/train.ts";
+import type { Communicator } from "../models/graph/communicator.ts";
 import { openBackend } from "./backend.ts";
 import type { ComputeContext } from "./compute.ts";
 import { EXIT_FAILURE, EXIT_INTERRUPTED } from "./failure.ts";
@@ -10,18 +11,32 @@ import type { TrainJob } from "./messages.ts";
 import { contactSheet } from "./report/contact_sheet.ts";
 
 /** Runs the job; returns the exit status. */
-export async function runTrainJob(job: TrainJob, { tell, signal }: ComputeContext): Promise<number> {
+export async function runTrainJob(job: TrainJob, context: ComputeContext): Promise<number> {
+  const { distributed } = job;
+  if (!distributed) return await trainAs(job, context);
+  return await (await import("./distributed_job.ts")).runDistributed({ ...job, distributed }, context);
+}
+
+/** Trains, alone or as one of several ranks. */
+export async function trainAs(
+  job: TrainJob,
+  { tell, signal }: ComputeContext,
+  communicator?: Communicator,
+): Promise<number> {
   const { config } = job;
   const data = await reopenPixels(job.data);
   const val = job.val && await reopenPixels(job.val);
-  const plan = planRun(config, data); // impossible configurations are refused before a device is opened
+  const plan = planRun(config, data, communicator); // impossible configurations are refused before a device is opened
   const { backend, reason, details } = await openBackend({ ...config, verbose: job.verbose });
   try {
     tell({ type: "backend", name: backend.name, description: backend.description, reason, details });
-    const { png, caption } = await contactSheet(plan.config, data, backend);
-    tell({ type: "crops", png: png.toBase64(), caption });
+    if (!communicator || communicator.rank === 0) {
+      const { png, caption } = await contactSheet(plan.config, data, backend);
+      tell({ type: "crops", png: png.toBase64(), caption });
+    }
     const result = await train(config, {
       backend,
+      communicator,
       data,
       val,
       out: job.out,

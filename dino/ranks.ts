@@ -14,7 +14,7 @@ export type Share = Pick<Communicator, "rank" | "size">;
 export const WHOLE: Share = { rank: 0, size: 1 };
 
 /** Fields that may differ from rank to rank: what each machine has, and what rank 0 alone does. */
-const LOCAL: ReadonlySet<string> = new Set<keyof Config>([
+export const LOCAL_FIELDS: ReadonlySet<string> = new Set<keyof Config>([
   "data", // its fingerprint is compared instead
   "val",
   "out",
@@ -101,7 +101,7 @@ export class Ranks {
 function differenceOf(other: Facts, first: Facts): string | undefined {
   for (const key of Object.keys(configFields) as (keyof Config)[]) {
     const [theirs, ours] = [other, first].map(({ config }) => JSON.stringify(config[key]));
-    if (!LOCAL.has(key) && theirs !== ours) return `--${flagOf(key)} ${theirs} and rank 0 ${ours}`;
+    if (!LOCAL_FIELDS.has(key) && theirs !== ours) return `--${flagOf(key)} ${theirs} and rank 0 ${ours}`;
   }
   if (other.data.fingerprint !== first.data.fingerprint) {
     const show = ({ name, images, fingerprint }: Facts["data"]) =>

@@ -78,8 +78,11 @@ export function planRun(config: Config, data: PixelSource, share: Share = WHOLE)
   };
 }
 
-/** Statistics and gradients of ranks are added up as equals. */
-function requireEqualShares({ batchSize, accumulate }: Config, { size }: Share): void {
+/** Throws {RangeError} unless every rank computes as many images of a batch: statistics and gradients are added up as equals. */
+export function requireEqualShares(
+  { batchSize, accumulate }: Pick<Config, "batchSize" | "accumulate">,
+  { size }: Share,
+): void {
   const parts = accumulate * size;
   if (batchSize % parts === 0) return;
   const below = Math.floor(batchSize / parts) * parts;

@@ -228,14 +228,17 @@ class TrainingRun {
 
   /** Writes the latest checkpoint. */
   async #save(): Promise<void> {
-    const { folder, latestPath } = this.start;
-    if (folder) await this.#write(folder);
+    const { folder, latestPath: path } = this.start, { step } = this.#updates;
+    const bytes = folder ? await this.#write(folder) : checkpointSize(checkpointTensors(this.setup.state));
     await this.ranks.communicator.barrier(); // the others know of it once it is there
-    if (latestPath !== undefined) this.#lastCheckpoint = { path: latestPath, step: this.#updates.step };
     this.#lastSave = performance.now();
+    if (path === undefined) return;
+    this.#lastCheckpoint = { path, step };
+    this.#tell({ type: "checkpoint", path, bytes, step, epoch: Math.floor((step - 1) / this.plan.stepsPerEpoch) });
   }
 
-  async #write(folder: RunFolder): Promise<void> {
+  /** Writes the checkpoint. @returns its bytes */
+  async #write(folder: RunFolder): Promise<number> {
     const state: TrainingState = {
       format: RUN_FORMAT,
       config: this.plan.config,
@@ -248,9 +251,8 @@ class TrainingRun {
       logBytes: await folder.syncLog(),
     };
     const path = folder.latestPath;
-    let bytes: number;
     try {
-      bytes = await writeCheckpoint(path, this.options.backend, checkpointTensors(this.setup.state), state);
+      return await writeCheckpoint(path, this.options.backend, checkpointTensors(this.setup.state), state);
     } catch (error) {
       throw new Error(
         `checkpoint after update ${this.#updates.step}: ${(error as Error).message}; ${this.#lastGood()}: ` +
@@ -258,8 +260,6 @@ class TrainingRun {
         { cause: error },
       );
     }
-    const epoch = Math.floor((this.#updates.step - 1) / this.plan.stepsPerEpoch);
-    this.#tell({ type: "checkpoint", path, bytes, step: this.#updates.step, epoch });
   }
 
   /** An error of the device or of memory, with the checkpoint to go on from. */

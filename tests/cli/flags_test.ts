@@ -47,7 +47,7 @@ Deno.test("flags: a mistake names the nearest flag, or what replaces one of the 
     "unknown flag --teacher-tmp: did you mean --teacher-temp?",
   );
   assertThrows(() => parse("--frobnicate"), RangeError, "--help lists them all");
-  assertThrows(() => parse("--dist_url", "env://"), RangeError, "one process trains here");
+  assertThrows(() => parse("--dist_url", "env://"), RangeError, "mpirun -n 4 dino train");
   assertThrows(() => parse("--epochs"), TypeError, "wants a value");
   assertThrows(() => parse("--epochs", "1.5"), RangeError, "whole number");
   assertThrows(() => parse("--arch", "resnet"), RangeError, "is not one of");
