@@ -93,6 +93,7 @@ export {
   type LoweringLimits,
   type MatmulShape,
   openWebGpu,
+  type PrologueUse,
   type TileName,
   type TuningCache,
   type TuningOptions,

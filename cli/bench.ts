@@ -1,7 +1,7 @@
 // `dino bench`: measures kernels, updates and decoding on this machine; runs directly too.
 
 import { deviceFields, modelFields, VERBOSE_ADVICE } from "../dino/config.ts";
-import { boolean, type Field, integer, number, text } from "../dino/field.ts";
+import { boolean, choice, type Field, integer, number, text } from "../dino/field.ts";
 import { nearestName } from "../dino/nearest_name.ts";
 import { decodeRows } from "./bench/decode.ts";
 import { type BenchSizes, USUAL_SIZES } from "./bench/sizes.ts";
@@ -13,7 +13,19 @@ import { type BenchJob, type BenchRow, type DeviceChoice, deviceOf } from "./mes
 import { givenArguments } from "./mode.ts";
 import { Progress } from "./progress.ts";
 
-const NAMES = ["gemm", "attention", "norm", "loss", "optimizer", "step", "forward", "augment", "knn", "decode"];
+const NAMES = [
+  "gemm",
+  "attention",
+  "norm",
+  "loss",
+  "optimizer",
+  "prologues",
+  "step",
+  "forward",
+  "augment",
+  "knn",
+  "decode",
+];
 /** Every benchmark, on a graphics card at the sizes of the paper, and what the device and its tuner are. */
 const EVERYTHING = "all";
 /** Of `all`: with Deno's start and what one case may take past it, under ten. */
@@ -38,6 +50,11 @@ const command = {
       above: 0,
       unit: "minutes",
     },
+  ),
+  prologues: choice(
+    ["auto", "none", "saving", "all"],
+    "auto",
+    "on WebGPU, which operations products compute as they read their operands: to compare updates; auto: what pays on the adapter",
   ),
   profile: boolean(false, "tell how long each kind of operation takes"),
   checked: boolean(false, "keep WebAssembly's bounds checks"),
@@ -154,6 +171,7 @@ function jobOf(
     quick: flags.quick,
     seconds: flags.seconds,
     minutes: flags.minutes ?? (everything ? ALL_MINUTES : null),
+    prologues: flags.prologues === "auto" ? undefined : flags.prologues,
     profile: flags.profile,
   };
 }

@@ -1,7 +1,7 @@
 // Benchmarks inside the compute process.
 
 import process from "node:process";
-import type { AdapterSummary, AttentionTuning, TuningResult } from "../gpu/mod.ts";
+import type { AdapterSummary, AttentionTuning, LoweringLimits, TuningResult } from "../gpu/mod.ts";
 import type { Backend } from "../models/graph/backend.ts";
 import { type BenchCase, type BenchOptions, kernelTime, time } from "./bench/case.ts";
 import { measureRoofline, type Roofline } from "./bench/roofline.ts";
@@ -19,6 +19,7 @@ type OnGpu = Backend & {
   readonly tuned?: readonly TuningResult[];
   readonly tunedAttention?: readonly AttentionTuning[];
   readonly tuningSeconds?: number;
+  limits?: LoweringLimits;
 };
 
 /** In place of a shape: what could not be measured, whose note says why. */
@@ -33,6 +34,8 @@ export async function runBenchJob(job: BenchJob, { mode, tell, signal }: Compute
   const timeIsUp = () => job.minutes !== null && performance.now() - start > 60_000 * job.minutes;
   const opened = await openBackend(job.device, { tuningSeconds: job.everything ? TUNING_SECONDS : undefined });
   const backend: OnGpu = opened.backend;
+  const { limits } = backend;
+  if (limits && job.prologues) backend.limits = { ...limits, prologues: job.prologues };
   try {
     tell({
       type: "backend",

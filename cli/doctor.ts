@@ -6,7 +6,7 @@ import type { WebGpu } from "../gpu/mod.ts";
 import type { Backend } from "../models/graph/backend.ts";
 import { checkOperations, type OperationCheck } from "../models/graph/check_operations.ts";
 import { openBackend } from "./backend.ts";
-import { doctorPrograms } from "./doctor_programs.ts";
+import { blockProgram, doctorPrograms, prepared } from "./doctor_programs.ts";
 import { type VariantCheck, variantChecks, variantText } from "./doctor_variants.ts";
 import { exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
@@ -89,7 +89,12 @@ async function doctorCommand(words: readonly string[]): Promise<number> {
 /** Every operation of the doctor's programs on a backend; the worst of each kind. */
 export async function checkBackend(backend: Backend): Promise<OperationCheck[]> {
   const worst = new Map<string, OperationCheck>();
-  for (const { program, reference } of doctorPrograms()) {
+  const programs = [...doctorPrograms()];
+  if (backend.name === "webgpu") {
+    const { movePrologues } = await import("../gpu/mod.ts");
+    programs.push(prepared(movePrologues(blockProgram(), "all", "f32")));
+  }
+  for (const { program, reference } of programs) {
     for (const check of await checkOperations(backend, program, reference)) {
       const before = worst.get(check.kind);
       const checked = check.checked + (before?.checked ?? 0);

@@ -1,8 +1,11 @@
 // Programs small enough for the float64 reference that together run the operations training and evaluation are made of.
 
 import { GROUP } from "../models/graph/ops/optimizer.ts";
+import { differentiate, dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import { attentionProbs } from "../models/graph/ops/attention.ts";
 import { gelu } from "../models/graph/ops/elementwise.ts";
+import { linear } from "../models/graph/ops/matmul.ts";
+import { layerNorm } from "../models/graph/ops/norm.ts";
 import { topK } from "../models/graph/ops/neighbours.ts";
 import { patchify } from "../models/graph/ops/tokens.ts";
 import { Program } from "../models/graph/program.ts";
@@ -84,6 +87,30 @@ function dinoUpdate(
     row[GROUP.active] = 1, row[GROUP.adapt] = g % 2 ? 0 : 1;
     for (let i = 0; i < columns; i++) row[i] = Math.fround(row[i]);
   }
+  return { program, reference };
+}
+
+/** Norm and MLP of a block under drop path, with their gradients: what products may compute as they read their operands. */
+export function blockProgram(): Program {
+  const p = new Program("half of a block");
+  const images = 3, rows = images * 13, D = 36, hidden = 68;
+  const x = tensor("x", [rows, D], "input"), dy = tensor("dy", [rows, D], "input");
+  const scale = tensor("drop path", [images], "input"), dx = tensor("dx", [rows, D], "output");
+  const parameters = [[D], [D], [hidden, D], [hidden], [D, hidden], [D]]
+    .map((shape, i) => tensor(`parameter ${i}`, shape, "param"));
+  const [weight, bias, w1, b1, w2, b2] = parameters;
+  const wrt = parameters.map((t) => [t, tensor(`gradient of ${t.name}`, t.shape, "state")] as const);
+  const hiddenRows = linear(p, layerNorm(p, x, weight, bias, 1e-6), w1, b1, { gelu: true });
+  const y = linear(p, hiddenRows, w2, b2, { residual: x, rowScale: scale });
+  differentiate(p, { seeds: [[y, dy]], wrt: [[x, dx], ...wrt] });
+  dropUnreadOutputs(p);
+  return p;
+}
+
+/** A program with operands for what it reads. */
+export function prepared(program: Program): PreparedProgram {
+  const reference = new ReferenceBackend();
+  fill(program, reference, new CounterRandom(3, STREAM.evaluation));
   return { program, reference };
 }
 

@@ -17,11 +17,17 @@ const PRODUCTS: readonly MatmulShape[] = [
   { m: 8 * 197, n: 1536, k: 384, transA: false, transB: true },
   { m: 8 * 197, n: 384, k: 1536, transA: false, transB: false },
   { m: 1536, n: 384, k: 8 * 197, transA: true, transB: false },
+  // With what their operands go through on the way in: fc1 behind its norm, both gradients of fc2's inputs.
+  { m: 8 * 197, n: 1536, k: 384, transA: false, transB: true, prologueA: "layerNorm" },
+  { m: 384, n: 1536, k: 8 * 197, transA: true, transB: false, prologueA: "scaleRows", prologueB: "gelu" },
+  { m: 1536, n: 384, k: 8 * 197, transA: true, transB: false, prologueB: "layerNorm" },
 ];
 /** Small ones that a software adapter, which builds a large tile for seconds, computes at once. */
 const SMALL_PRODUCTS: readonly MatmulShape[] = [
   { m: 70, n: 68, k: 36, transA: false, transB: true },
   { m: 36, n: 68, k: 70, transA: true, transB: false },
+  { m: 70, n: 68, k: 36, transA: false, transB: true, prologueA: "layerNorm" },
+  { m: 36, n: 68, k: 70, transA: true, transB: false, prologueA: "scaleRows", prologueB: "gelu" },
 ];
 
 const both = (shape: Omit<AttentionShape, "backward">) => [false, true].map((backward) => ({ ...shape, backward }));
@@ -38,8 +44,10 @@ export async function* variantChecks(backend: WebGpu): AsyncGenerator<VariantChe
   try {
     for (const shape of fallback ? SMALL_PRODUCTS : PRODUCTS) {
       const { chosen, micros, wrong } = await backend.compareTiles(shape);
-      const { m, n, k, transA, transB } = shape;
-      yield { what: `product ${m}×${n}×${k} ${transA ? "T" : "N"}${transB ? "T" : "N"}`, chosen, micros, wrong };
+      const { m, n, k, transA, transB, prologueA, prologueB } = shape;
+      const through = [prologueA && `${prologueA} of a`, prologueB && `${prologueB} of b`].filter(Boolean).join(", ");
+      const what = `product ${m}×${n}×${k} ${transA ? "T" : "N"}${transB ? "T" : "N"}${through && ` with ${through}`}`;
+      yield { what, chosen, micros, wrong };
     }
     for (const shape of fallback ? SMALL_ATTENTIONS : ATTENTIONS) {
       const { chosen, micros, wrong } = await backend.compareAttention(shape);

@@ -4,6 +4,7 @@ import type { Config } from "../dino/config.ts";
 import type { PixelLocator } from "../dino/data/dataset.ts";
 import type { KnnAccuracy } from "../dino/eval/knn.ts";
 import type { KnnRow, TrainEvent } from "../dino/events.ts";
+import type { PrologueUse } from "../gpu/mod.ts";
 import type { BenchSizes } from "./bench/sizes.ts";
 import type { EvaluationOutcome } from "./evaluation_job.ts";
 import type { Failure } from "./failure.ts";
@@ -100,6 +101,8 @@ export interface BenchJob {
   readonly seconds: number;
   /** When to measure nothing more; null: when all is done. */
   readonly minutes: number | null;
+  /** Which operations products on WebGPU compute as they read their operands; undefined: what pays there. */
+  readonly prologues?: PrologueUse;
   readonly profile: boolean;
 }
 

@@ -1,5 +1,4 @@
 // Chooses kernels by timing: the products and attentions that matter in a program, within seconds, remembered between runs.
-import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import { OutOfMemoryError } from "../models/graph/backend.ts";
 import { matmulExtents } from "../models/graph/ops/matmul.ts";
 import type { OpOf } from "../models/graph/ops/mod.ts";
@@ -15,9 +14,14 @@ import {
 } from "./attention_choice.ts";
 import type { WebGpuBackend } from "./backend.ts";
 import { chooseTile, splitsFor, tileBytes, type TileName, tileName, TILES } from "./kernels/matmul_tiles.ts";
-import { halvesOfProduct, type LoweringLimits, type MatmulChooser, type MatmulShape } from "./lowering.ts";
+import {
+  halvesOfProduct,
+  type LoweringLimits,
+  type MatmulChooser,
+  type MatmulShape,
+  prepareProgram,
+} from "./lowering.ts";
 import { attentionShape } from "./ops/attention.ts";
-import { storedProgram } from "./storage.ts";
 import { type AttentionTuning, compareAttention } from "./tune_attention.ts";
 import { compareTiles, tilesFor, type TuningResult } from "./tune_matmul.ts";
 import { TuningOperands } from "./tuning_operands.ts";
@@ -123,7 +127,7 @@ export class Tuner {
         this.#spent += (performance.now() - start) / 1000;
       }
     };
-    const { products, attentions } = importantShapes(program, backend.precision);
+    const { products, attentions } = importantShapes(program, backend);
     for (const shape of products) {
       const bucket = bucketOf(shape);
       const go = await compare(bucket, this.#chosen.tiles, async (until) => {
@@ -197,18 +201,18 @@ function attentionBucket({ backward, images, heads, tokens, queries, width, half
   }×${queries}/${tokens}×${width}${half ? " f16" : ""}`;
 }
 
-/** Shapes that share a choice: same operands, same n and k, m within a factor of √2. */
-function bucketOf({ m, n, k, transA, transB, halves }: MatmulShape): string {
+/** Shapes that share a choice: same operands and what they go through, same n and k, m within a factor of √2. */
+function bucketOf({ m, n, k, transA, transB, halves, prologueA, prologueB }: MatmulShape): string {
   const about = Math.round(2 * Math.log2(m));
   // A transposed A is a weight's gradient: there k is the number of rows of a batch.
   const [rows, inner] = transA ? [m, `~${Math.round(2 * Math.log2(k))}`] : [`~${about}`, k];
-  return `${transA ? "T" : "N"}${transB ? "T" : "N"} ${rows}×${n}×${inner}${halves ? ` f16:${halves}` : ""}`;
+  const through = `${prologueA ? ` a:${prologueA}` : ""}${prologueB ? ` b:${prologueB}` : ""}`;
+  return `${transA ? "T" : "N"}${transB ? "T" : "N"} ${rows}×${n}×${inner}${halves ? ` f16:${halves}` : ""}${through}`;
 }
 
 /** The products that together make most of a program's arithmetic, most first, and its attentions, with what they are kept as. */
-function importantShapes(program: Program, precision: WebGpuBackend["precision"]) {
-  dropUnreadOutputs(program);
-  const { program: stored, halves } = storedProgram(program, precision);
+function importantShapes(program: Program, { limits, precision }: Pick<WebGpuBackend, "limits" | "precision">) {
+  const { program: stored, halves } = prepareProgram(program, limits, precision);
   const work = new Map<string, { shape: MatmulShape; flops: number }>();
   const attentions = new Map<string, AttentionShape>();
   let all = 0;
@@ -236,6 +240,6 @@ function importantShapes(program: Program, precision: WebGpuBackend["precision"]
 }
 
 function productShape(op: OpOf<"matmul">, halves: ReadonlySet<number>): MatmulShape {
-  const { transA, transB } = op.attrs;
-  return { ...matmulExtents(op), transA, transB, halves: halvesOfProduct(op, halves) };
+  const { transA, transB, prologueA, prologueB } = op.attrs;
+  return { ...matmulExtents(op), transA, transB, halves: halvesOfProduct(op, halves), prologueA, prologueB };
 }

@@ -6,7 +6,6 @@ import {
   OutOfMemoryError,
   type Precision,
 } from "../models/graph/backend.ts";
-import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import { ALONE, type Communicator } from "../models/graph/communicator.ts";
 import { requireRanks } from "../models/graph/ops/collective.ts";
 import { planMemory } from "../models/graph/plan.ts";
@@ -19,11 +18,19 @@ import { type AttentionTuning, compareAttention } from "./tune_attention.ts";
 import { describeDevice } from "./describe.ts";
 import { type AdapterSummary, messageOf, type OpenedDevice } from "./device.ts";
 import { GpuExecutable, type Host } from "./executable.ts";
-import { lower, type LoweringLimits, loweringLimits, type MatmulChooser, type MatmulShape } from "./lowering.ts";
+import {
+  lower,
+  type LoweringLimits,
+  loweringLimits,
+  type MatmulChooser,
+  type MatmulShape,
+  prepareProgram,
+} from "./lowering.ts";
 import { Memory } from "./memory.ts";
 import { Pacer } from "./pace.ts";
 import { PipelineCache } from "./shader.ts";
-import { storedBytes, storedProgram } from "./storage.ts";
+import type { PrologueUse } from "./prologues.ts";
+import { storedBytes } from "./storage.ts";
 import { compareTiles, tilesFor, type Tuner, type TuningResult } from "./autotune.ts";
 import { TuningOperands } from "./tuning_operands.ts";
 
@@ -42,6 +49,8 @@ export interface BackendOptions {
   readonly maximumBytes?: number;
   /** See {@link WebGpuBackend.precision}; default f32. */
   readonly precision?: Precision;
+  /** Which operations products do as they read their operands; default what pays on the adapter. */
+  readonly prologues?: PrologueUse;
 }
 
 /** What a program is compiled with. */
@@ -89,7 +98,8 @@ export class WebGpuBackend implements Backend, Host {
 
   constructor(
     opened: OpenedDevice,
-    { chunkBytes = Infinity, maximumBytes = Infinity, strict = false, precision = "f32" }: BackendOptions = {},
+    { chunkBytes = Infinity, maximumBytes = Infinity, strict = false, precision = "f32", prologues }: BackendOptions =
+      {},
   ) {
     this.strict = strict;
     this.precision = precision;
@@ -104,6 +114,7 @@ export class WebGpuBackend implements Backend, Host {
       (precision === "f16" ? ", f16 storage" : "");
     const { limits } = device;
     this.limits = loweringLimits(summary, opened.subgroupSize, limits);
+    if (prologues) this.limits = { ...this.limits, prologues };
     this.buffers = new Memory(device, {
       chunkBytes: Math.floor(Math.min(limits.maxBufferSize, chunkBytes) / 256) * 256,
       maximumBytes,
@@ -184,8 +195,9 @@ export class WebGpuBackend implements Backend, Host {
     { matmul, attention, kept, communicator = ALONE }: CompileOptions = {},
   ): Promise<Executable> {
     this.check();
-    dropUnreadOutputs(program);
-    const { program: stored, halves } = kept ? { program, halves: kept } : storedProgram(program, this.precision);
+    const { program: stored, halves } = kept
+      ? { program, halves: kept }
+      : prepareProgram(program, this.limits, this.precision);
     const plan = planMemory(stored, {
       chunkBytes: this.buffers.chunkBytes,
       bytesOf: (root) => storedBytes(root, halves),
@@ -206,8 +218,7 @@ export class WebGpuBackend implements Backend, Host {
     const roots = new Set<Tensor>();
     let arenaBytes = 0, scratchBytes = 0;
     for (const program of programs) {
-      dropUnreadOutputs(program);
-      const { program: stored, halves } = storedProgram(program, precision);
+      const { program: stored, halves } = prepareProgram(program, this.limits, precision);
       const plan = planMemory(stored, { chunkBytes, bytesOf: (root) => storedBytes(root, halves) });
       try {
         const attention = this.chooseAttention ?? this.tuner?.expectAttention;

@@ -1,6 +1,7 @@
 // Program → dispatches, without a device: so that scratch bytes are known before one is opened.
 import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import { OutOfMemoryError, type Precision } from "../models/graph/backend.ts";
+import type { Prologue } from "../models/graph/ops/matmul.ts";
 import type { Program } from "../models/graph/program.ts";
 import type { Op, OpOf } from "../models/graph/ops/mod.ts";
 import { planMemory } from "../models/graph/plan.ts";
@@ -14,7 +15,8 @@ import { inTiles } from "./tiles.ts";
 import { withSubgroups } from "./subgroups.ts";
 import { withHalfBindings } from "./half.ts";
 import { lowerOp } from "./ops/mod.ts";
-import { HALF_BYTES, storedBytes, storedProgram } from "./storage.ts";
+import { movePrologues, type PrologueUse } from "./prologues.ts";
+import { HALF_BYTES, type Stored, storedBytes, storedProgram } from "./storage.ts";
 import { chooseTile, type TileChoice } from "./kernels/matmul_tiles.ts";
 
 /** What lowering must know of the device. */
@@ -29,6 +31,8 @@ export interface LoweringLimits {
   readonly subgroups: boolean;
   /** On a software adapter with subgroups of a size the lane kernels are written for, that size; else 0. */
   readonly lanes: number;
+  /** Which operations products do as they read their operands. */
+  readonly prologues: PrologueUse;
 }
 
 /** WebGPU's default limits, for planning without a device. */
@@ -38,6 +42,7 @@ export const DEFAULT_LIMITS: LoweringLimits = {
   fallback: false,
   subgroups: false,
   lanes: 0,
+  prologues: "saving",
 };
 
 /** What to plan for on an adapter, whether or not it has been opened. */
@@ -55,6 +60,8 @@ export function loweringLimits(
     fallback,
     subgroups: false, // until the device has shown that its subgroups lie in order
     lanes: fallback && LANE_COUNTS.includes(subgroupSize) ? subgroupSize : 0,
+    // Instructions are what a software adapter is short of.
+    prologues: fallback ? "none" : "saving",
   };
 }
 
@@ -73,6 +80,10 @@ export interface MatmulShape {
   readonly transA: boolean;
   /** B is stored [n, k]. */
   readonly transB: boolean;
+  /** What A goes through as it is read. */
+  readonly prologueA?: Prologue;
+  /** What B goes through. */
+  readonly prologueB?: Prologue;
   /** Which of a, b and c are kept as f16, by their letters. */
   readonly halves?: string;
 }
@@ -117,17 +128,29 @@ export function workspaceBytes(
   limits: Partial<LoweringLimits> = {},
   precision: Precision = "f32",
 ): number {
-  dropUnreadOutputs(program);
-  const stored = storedProgram(program, precision);
   const all = { ...DEFAULT_LIMITS, ...limits };
+  const stored = prepareProgram(program, all, precision);
   return lower(stored.program, all, chooseTile, stored.halves, hungriestAttention).scratchBytes;
 }
 
 /** Bytes of the arena that a program's activations share on this backend. Needs no device. */
-export function arenaBytes(program: Program, precision: Precision = "f32"): number {
-  dropUnreadOutputs(program);
-  const stored = storedProgram(program, precision);
+export function arenaBytes(
+  program: Program,
+  precision: Precision = "f32",
+  limits: Partial<LoweringLimits> = {},
+): number {
+  const stored = prepareProgram(program, { ...DEFAULT_LIMITS, ...limits }, precision);
   return planMemory(stored.program, { bytesOf: (root) => storedBytes(root, stored.halves) }).arenaBytes;
+}
+
+/** The program as this backend runs it: unread outputs dropped, operations moved into products, weights copied to halves. */
+export function prepareProgram(
+  program: Program,
+  { prologues }: Pick<LoweringLimits, "prologues">,
+  precision: Precision,
+): Stored {
+  dropUnreadOutputs(program);
+  return storedProgram(movePrologues(program, prologues, precision), precision);
 }
 
 /** Collects dispatches; the functions in `ops/` write into it. */

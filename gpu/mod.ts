@@ -4,6 +4,7 @@ import { WebGpuBackend } from "./backend.ts";
 import { Tuner, type TuningOptions, type TuningResult } from "./autotune.ts";
 import { type AdapterSummary, type DeviceOptions, findAdapter, openDevice } from "./device.ts";
 import { type LoweringLimits, loweringLimits, type MatmulShape } from "./lowering.ts";
+import type { PrologueUse } from "./prologues.ts";
 import type { AttentionShape } from "./attention_choice.ts";
 import type { AttentionTuning } from "./tune_attention.ts";
 import { subgroupsInOrder } from "./subgroups.ts";
@@ -12,6 +13,7 @@ export type { TuningCache, TuningOptions, TuningResult } from "./autotune.ts";
 export type { AttentionShape } from "./attention_choice.ts";
 export type { AttentionTuning } from "./tune_attention.ts";
 export type { TileName } from "./kernels/matmul_tiles.ts";
+export { movePrologues, PROLOGUE_USES, type PrologueUse } from "./prologues.ts";
 export { type AdapterSummary, describeAdapters, type DeviceOptions } from "./device.ts";
 export { arenaBytes, DEFAULT_LIMITS, type LoweringLimits, type MatmulShape, workspaceBytes } from "./lowering.ts";
 
@@ -19,6 +21,11 @@ export { arenaBytes, DEFAULT_LIMITS, type LoweringLimits, type MatmulShape, work
 export interface WebGpuOptions extends DeviceOptions {
   /** Take no more of the device's memory than so many bytes; default what it gives. */
   readonly maximumBytes?: number;
+  /**
+   * Which layer norms, GELUs and row factors products compute as they read their operands, so that the results are never stored:
+   * `saving`, the default, where that moves fewer bytes; `all` that can be; `none`, the default on a software adapter.
+   */
+  readonly prologues?: PrologueUse;
   /**
    * How to find the fastest kernels for this adapter when a program is compiled; `false` keeps to rules of thumb.
    * A software adapter is never tuned. Results do not depend on it, bit for bit.
@@ -61,6 +68,7 @@ export async function openWebGpu(options: WebGpuOptions = {}): Promise<WebGpu> {
     strict: foreign,
     precision: options.precision,
     maximumBytes: options.maximumBytes,
+    prologues: options.prologues,
   });
   // A software adapter gives a row to one thread, which meets nobody.
   if (opened.subgroups && !opened.summary.fallback && await subgroupsInOrder(opened.device)) {

@@ -35,9 +35,9 @@ const CUTTERS: { readonly [K in OpKind]?: Cutter<K> } = {
     slots: ["x"],
     attrs: (start) => ({ accumulate: adding(attrs.accumulate)(start) }),
   }),
-  columnSum: ({ in: { x }, out: { y }, attrs }) => ({
-    units: size(x) / size(y),
-    slots: ["x"],
+  columnSum: ({ in: { x, scale }, out: { y }, attrs }) => ({
+    units: scale ? size(scale) : size(x) / size(y),
+    slots: ["x", "scale"],
     attrs: (start) => ({ accumulate: adding(attrs.accumulate)(start) }),
   }),
   layerNorm: ({ in: { x } }) => ({ units: rowsOf(x), slots: ["x", "y", "stats"] }),

@@ -1,6 +1,8 @@
 // Times the tiles that a product can be cut into, checks each numerically, and tells the fastest.
 import { OutOfMemoryError } from "../models/graph/backend.ts";
-import { matmul } from "../models/graph/ops/matmul.ts";
+import type { MatmulOp, Prologue } from "../models/graph/ops/matmul.ts";
+import type { Tensor } from "../models/graph/tensor.ts";
+import { gelu } from "../models/graph/ops/special.ts";
 import { Program } from "../models/graph/program.ts";
 import type { WebGpuBackend } from "./backend.ts";
 import { splitsFor, tileBytes, type TileName, TILES } from "./kernels/matmul_tiles.ts";
@@ -47,7 +49,10 @@ export async function compareTiles(
     operands.of(slot, [rows, columns], { half: halves.includes(slot), seed });
   const a = transA ? operand("a", k, m, 1) : operand("a", m, k, 1);
   const b = transB ? operand("b", n, k, 2) : operand("b", k, n, 2), c = operand("c", m, n);
-  const splits = splitsFor(whole);
+  const { prologueA, prologueB } = shape;
+  const [aRows, aWeight, aBias] = prologueOperands(operands, "a", prologueA, a);
+  const [bRows, bWeight, bBias] = prologueOperands(operands, "b", prologueB, b);
+  const splits = splitsFor(whole), truths = truthsOf(shape);
   const micros: Partial<Record<TileName, number>> = {};
   const wrong: TileName[] = [];
   let unfinished = false;
@@ -55,7 +60,12 @@ export async function compareTiles(
     unfinished = performance.now() > until && Object.keys(micros).length > 0;
     if (unfinished) break;
     const program = new Program(`tuning ${name}`);
-    matmul(program, a.tensor, b.tensor, { transA, transB, into: c.tensor });
+    program.emit<MatmulOp>({
+      kind: "matmul",
+      in: { a: a.tensor, b: b.tensor, aRows, aWeight, aBias, bRows, bWeight, bBias },
+      out: { c: c.tensor },
+      attrs: { transA, transB, epilogue: "none", accumulate: false, prologueA, prologueB },
+    });
     const choose = () => ({ tile: TILES[name], splits });
     const compiling = backend.compileWith(program, { matmul: choose, kept: operands.halvesOf(a, b, c) });
     const executable = await compiling.catch(whateverTheDriver);
@@ -67,7 +77,7 @@ export async function compareTiles(
     operands.fill();
     for (const [start, length] of samplesOf(shape)) operands.spoil(c, start, length);
     await executable.run();
-    if (await agrees(operands, shape, c)) micros[name] = await timeOf(backend, executable);
+    if (await agrees(operands, shape, c, truths)) micros[name] = await timeOf(backend, executable);
     else wrong.push(name);
     executable.dispose();
   }
@@ -78,6 +88,37 @@ export async function compareTiles(
     );
   }
   return { shape: whole, chosen: ranked[0][0], micros, wrong, unfinished };
+}
+
+/** Seeds of what an operand's prologue takes, by the operand's own. */
+const SEEDS = { a: 10, b: 20 };
+
+/** What a prologue takes besides the operand: a factor a row, or statistics of rows and weights and biases of columns. */
+function prologueOperands(
+  operands: TuningOperands,
+  slot: "a" | "b",
+  kind: Prologue | undefined,
+  { tensor: { shape: [rows, columns] } }: TuningOperand,
+): Tensor[] {
+  const shapes = kind === "scaleRows" ? [[rows]] : kind === "layerNorm" ? [[rows, 2], [columns], [columns]] : [];
+  return shapes.map((shape, i) => operands.of(`${slot} ${i}`, shape, { seed: SEEDS[slot] + i }).tensor);
+}
+
+/** Element (r, c) of a stored operand after its prologue. */
+function operandValue(
+  slot: "a" | "b",
+  kind: Prologue | undefined,
+  r: number,
+  c: number,
+  columns: number,
+  half: boolean,
+) {
+  const x = tuningValue(r * columns + c, slot === "a" ? 1 : 2, half), seed = SEEDS[slot];
+  if (kind === "gelu") return gelu(x);
+  if (kind === "scaleRows") return tuningValue(r, seed) * x;
+  if (kind !== "layerNorm") return x;
+  return (x - tuningValue(2 * r, seed)) * tuningValue(2 * r + 1, seed) * tuningValue(c, seed + 1) +
+    tuningValue(c, seed + 2);
 }
 
 /** Nothing, if a driver could not build a kernel; a lack of room is no fault of the kernel. */
@@ -110,24 +151,44 @@ async function agrees(
   operands: TuningOperands,
   shape: MatmulShape,
   c: TuningOperand,
+  truths: ReadonlyMap<number, number>,
 ): Promise<boolean> {
-  const { m, n, k, transA, transB, halves = "" } = shape;
-  const [halfA, halfB] = ["a", "b"].map((slot) => halves.includes(slot));
-  const tolerance = 8 * Math.sqrt(k) * 2 ** -23; // of sums of k products below 1, each rounded
+  const { k, prologueA, prologueB } = shape;
+  // Of sums of k products below 1, or below 3 where an operand goes through a norm, each rounded.
+  const tolerance = (prologueA || prologueB ? 24 : 8) * Math.sqrt(k) * 2 ** -23;
   const rounding = c.half ? 2 ** -10 : 0; // a result in halves, which a driver may truncate
   for (const [start, length] of samplesOf(shape)) {
     const got = await operands.read(c, start, length);
-    for (let i = 0; i < length; i += 3) {
-      const row = Math.floor((start + i) / n), column = (start + i) % n;
-      let sum = 0;
-      for (let l = 0; l < k; l++) {
-        sum += tuningValue(transA ? l * m + row : row * k + l, 1, halfA) *
-          tuningValue(transB ? column * k + l : l * n + column, 2, halfB);
-      }
-      if (!(Math.abs(got[i] - sum) <= tolerance + rounding * Math.abs(sum))) return false;
+    for (let i = 0; i < length; i++) {
+      const sum = truths.get(start + i);
+      if (sum !== undefined && !(Math.abs(got[i] - sum) <= tolerance + rounding * Math.abs(sum))) return false;
     }
   }
   return true;
+}
+
+/** Elements of c in float64, by their index: some of each place that is looked at, fewer where sums are long. */
+function truthsOf(shape: MatmulShape): Map<number, number> {
+  const { m, n, k, transA, transB, halves = "", prologueA, prologueB } = shape;
+  const [halfA, halfB] = ["a", "b"].map((slot) => halves.includes(slot));
+  const truths = new Map<number, number>();
+  for (const [start, length] of samplesOf(shape)) {
+    for (let i = 0; i < length; i += k > 4096 ? 9 : 3) {
+      const row = Math.floor((start + i) / n), column = (start + i) % n;
+      let sum = 0;
+      for (let l = 0; l < k; l++) {
+        const a = transA
+          ? operandValue("a", prologueA, l, row, m, halfA)
+          : operandValue("a", prologueA, row, l, k, halfA);
+        const b = transB
+          ? operandValue("b", prologueB, column, l, k, halfB)
+          : operandValue("b", prologueB, l, column, n, halfB);
+        sum += a * b;
+      }
+      truths.set(start + i, sum);
+    }
+  }
+  return truths;
 }
 
 /** Microseconds of one run: the device's clock where it has one, else the host's over enough runs to see. */

@@ -21,6 +21,13 @@ export interface Lowering {
 /** How operations of some kinds become steps. */
 export type Lowerings = { readonly [K in OpKind]?: (op: OpOf<K>, to: Lowering) => void };
 
+/** Throws {TypeError} where a program uses a fused form of an operation that has no kernel here. */
+export function requirePlain(kind: OpKind, plain: boolean): void {
+  if (!plain) {
+    throw new TypeError(`simd: ${kind} with another operation on its way in has no kernel here: keep them apart`);
+  }
+}
+
 /** A lowering whatever the kind. */
 export type AnyLowering = (op: Op, to: Lowering) => void;
 

@@ -2,6 +2,7 @@
 
 import type { BenchCase, BenchOptions } from "./case.ts";
 import { attentionCases, gemmCases } from "./kernels.ts";
+import { prologueCases } from "./prologues.ts";
 import { lossCases, normCases, optimizerCases } from "./rows.ts";
 import { augmentCases, forwardCases, knnCases, stepCases } from "./training.ts";
 
@@ -15,6 +16,7 @@ export const SUITES: Readonly<Record<string, Suite>> = {
   norm: normCases,
   loss: lossCases,
   optimizer: optimizerCases,
+  prologues: prologueCases,
   step: stepCases,
   forward: forwardCases,
   augment: augmentCases,

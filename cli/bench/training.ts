@@ -18,7 +18,8 @@ import { size, type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { backboneBufferShapes, backboneFeatures, backboneShapes, inputPatch } from "../../models/backbone.ts";
 import { type BenchCase, type BenchOptions, noise, programCase, programFlops } from "./case.ts";
 
-function configOf(options: BenchOptions): Config {
+/** The run that an update of these sizes belongs to. */
+export function configOf(options: BenchOptions): Config {
   const { arch, patchSize, batchSize, globalCropSize, localCropSize, localCropsNumber, outDim } = options;
   return {
     ...defaultConfig(),
@@ -28,7 +29,7 @@ function configOf(options: BenchOptions): Config {
 }
 
 /** Images a little larger than the crop, as many as a batch. */
-function images({ batchSize, globalCropSize }: BenchOptions): PixelSource {
+export function images({ batchSize, globalCropSize }: BenchOptions): PixelSource {
   const side = Math.round(globalCropSize * 256 / 224);
   const data = Uint8Array.from(noise(batchSize * side * side * 3), (value) => 128 + 127 * value);
   return pixelsFromMemory({ name: "noise", height: side, width: side, channels: 3, data });
@@ -77,7 +78,7 @@ export async function* stepCases(options: BenchOptions): AsyncGenerator<BenchCas
     finish: () => backend.finish(),
     profile: executables[0].profile && (async () => {
       const micros = await executables[0].profile!();
-      return programs.parts[0].ops.map((op, i) => ({ name: op.kind, milliseconds: micros[i] / 1000 }));
+      return executables[0].program.ops.map((op, i) => ({ name: op.kind, milliseconds: micros[i] / 1000 }));
     }),
     dispose() {},
   };
@@ -150,7 +151,7 @@ export async function* augmentCases(options: BenchOptions): AsyncGenerator<Bench
     finish: () => backend.finish(),
     profile: executable.profile && (async () => {
       const micros = await executable.profile!();
-      return program.ops.map((op, i) => ({ name: op.kind, milliseconds: micros[i] / 1000 }));
+      return executable.program.ops.map((op, i) => ({ name: op.kind, milliseconds: micros[i] / 1000 }));
     }),
     dispose() {},
   };

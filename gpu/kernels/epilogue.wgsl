@@ -1,7 +1,7 @@
 // What rides on the store of a product: with v = bias[col…] + (A·B)[row, col…],
 // c = (accumulate ? c : 0) + residual + rowScale[row / rowsPerScale] · f(v), f the identity, GELU (its argument stored in pre), or
 // multiplication by GELU′(pre). Columns come WIDTH at a time; `at` is the index of the first in units of V.
-// The including kernel declares the Params `p` and the bindings c, bias, residual, rowScale, pre.
+// The including kernel declares the Params `p`, the bindings c, bias, pre, and how to find residual and rowScale (epilogue_slots.wgsl).
 const HAS_BIAS = 1u;
 const HAS_RESIDUAL = 2u;
 const HAS_ROW_SCALE = 4u;
@@ -27,10 +27,10 @@ fn storeProduct(product: V, row: u32, column: u32, columns: u32) {
     }
   }
   if ((p.flags & HAS_ROW_SCALE) != 0u) {
-    v *= rowScale[row / p.rowsPerScale];
+    v *= rowScaleOf(row);
   }
   if ((p.flags & HAS_RESIDUAL) != 0u) {
-    v += residual[at];
+    v += residualAt(at);
   }
   if ((p.flags & ACCUMULATE) != 0u) {
     v += c[at];

@@ -1,6 +1,6 @@
 // y[r, :] = (x[r, :] − mean)·rstd·weight + bias, rstd = 1/√(variance + eps); stats[r] = (mean, rstd).
-// x, y: [rows, columns], columns in V; y may be x. LANES threads a row; the row is read three times, from cache after the first.
-struct Params { rows: u32, columns: u32, hasStats: u32, eps: f32, perColumn: f32 }
+// x, y: [rows, columns], columns in V; y may be x, or be left out where products normalise the rows they read. LANES threads a row; the row is read three times, from cache after the first.
+struct Params { rows: u32, columns: u32, hasY: u32, hasStats: u32, eps: f32, perColumn: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> weight: array<V>;
@@ -30,8 +30,10 @@ fn main(
     squares = fma(d, d, squares);
   }
   let rstd = 1.0 / sqrt(rowSum(total(squares), slot, lane) * p.perColumn + p.eps);
-  for (var c = lane; c < columns; c += LANES) {
-    y[start + c] = (x[start + c] - mean) * rstd * weight[c] + bias[c];
+  if (p.hasY != 0u) {
+    for (var c = lane; c < columns; c += LANES) {
+      y[start + c] = normalized(x[start + c], mean, rstd, weight[c], bias[c]);
+    }
   }
   if (p.hasStats != 0u && lane == 0u && row < p.rows) {
     stats[2u * row] = mean;

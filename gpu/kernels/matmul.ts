@@ -1,5 +1,7 @@
 // Writes the WGSL of a matrix product for one tile shape: register-tiled, staged k-major, the inner block without a loop.
+import type { Prologue } from "../../models/graph/ops/matmul.ts";
 import type { Kernel } from "../shader.ts";
+import { type ProloguePieces, prologuePieces } from "./matmul_prologue.ts";
 import { source } from "./sources.ts";
 import { type Tile, TILE_PADDING, tileName, tileThreads } from "./matmul_tiles.ts";
 
@@ -18,6 +20,10 @@ export interface MatmulVariant {
   readonly split: boolean;
   /** Many products of matrices that lie wherever strides say, one after another in z, without an epilogue; see {@link batchParams}. */
   readonly batched?: boolean;
+  /** What a goes through as it is staged. */
+  readonly prologueA?: Prologue;
+  /** What b goes through. */
+  readonly prologueB?: Prologue;
 }
 
 /** Where the matrices of batched products lie: first element, and from one image, head and row to the next; columns are neighbours. */
@@ -35,21 +41,33 @@ export function batchParams(heads: number, products: number, places: readonly Ba
 
 /** The kernel of a variant. */
 export function matmulKernel(variant: MatmulVariant): Kernel {
-  const { tile, transA, transB, vector, gelu, split, batched } = variant;
+  const { tile, transA, transB, vector, gelu, split, batched, prologueA, prologueB } = variant;
   const name = `matmul ${tileName(tile)} ${transA ? "T" : "N"}${transB ? "T" : "N"}${vector ? " vec4" : ""}` +
-    `${gelu ? " gelu" : ""}${split ? " split" : ""}${batched ? " batched" : ""}`;
+    `${gelu ? " gelu" : ""}${split ? " split" : ""}${batched ? " batched" : ""}` +
+    `${prologueA ? ` a:${prologueA}` : ""}${prologueB ? ` b:${prologueB}` : ""}`;
+  const math = gelu || prologueA === "gelu" || prologueB === "gelu";
   return {
     name,
     constants: { WITH_GELU: gelu ? 1 : 0 },
     sources: [
       source(vector ? "vec4" : "scalar"),
       source("grid"),
-      ...(gelu ? [source("math")] : [{ file: "gpu/kernels/matmul.ts", text: NO_GELU }]),
+      ...(math ? [source("math")] : [{ file: "gpu/kernels/matmul.ts", text: NO_GELU }]),
+      leavesOut(variant) ? { file: "gpu/kernels/matmul.ts", text: NO_SLOTS } : source("epilogue_slots"),
       source("epilogue"),
       { file: "gpu/kernels/matmul.ts", text: matmulSource(variant) },
     ],
   };
 }
+
+/** Every device has eight bindings: beside the three of a layer norm there is no room for a residual and factors of rows. */
+export function leavesOut({ prologueA, prologueB }: Pick<MatmulVariant, "prologueA" | "prologueB">): boolean {
+  return prologueA === "layerNorm" || prologueB === "layerNorm";
+}
+
+const NO_SLOTS = `
+fn residualAt(at: u32) -> V { return V(0.0); }
+fn rowScaleOf(row: u32) -> f32 { return 1.0; }`;
 
 const NO_GELU = `
 fn gelu(x: V) -> V { return x; }
@@ -61,15 +79,23 @@ fn geluDerivative(x: V) -> V { return x; }`;
  * Staged tiles are arrays of rows: the row is a constant then, and the clamp of the other index is the same for every k.
  * Rows of a thread are in groups of four, BM/2 apart when there are eight, so that neighbouring threads read neighbouring banks.
  */
-function matmulSource({ tile, transA, transB, vector, split, batched = false }: MatmulVariant): string {
+function matmulSource(variant: MatmulVariant): string {
+  const { tile, transA, transB, vector, split, batched = false } = variant;
   const { bm, bn, bk, tm, tn } = tile;
   const threads = tileThreads(tile);
   const across = bn / tn;
   const rowGroups = tm / 4, columnGroups = tn / 4;
   const pitchA = (bm + TILE_PADDING) / 4, pitchB = (bn + TILE_PADDING) / 4;
   const loadsA = bm * bk / 4 / threads, loadsB = bn * bk / 4 / threads;
-  const a = stager("a", transA, bm, bk, loadsA, threads, batched);
-  const b = stager("b", !transB, bn, bk, loadsB, threads, batched);
+  const aheadA = prologuePieces(variant.prologueA, { operand: "a", kMajor: transA, vector, loads: loadsA });
+  const aheadB = prologuePieces(variant.prologueB, { operand: "b", kMajor: !transB, vector, loads: loadsB });
+  const a = stager("a", transA, bm, bk, loadsA, threads, batched, aheadA);
+  const b = stager("b", !transB, bn, bk, loadsB, threads, batched, aheadB);
+  const declared = [
+    ...["a", "b", "c", "bias"].map((name) => `${name}: array<V>`),
+    ...leavesOut(variant) ? [] : ["residual: array<V>", "rowScale: array<f32>"],
+    ...["pre: array<V>", ...aheadA.bindings, ...aheadB.bindings],
+  ];
   const lines: string[] = [];
   const rows = range(tm), groups = range(columnGroups);
   for (const i of rows) for (const j of groups) lines.push(`  var c${i}_${j} = vec4f();`);
@@ -97,15 +123,9 @@ function matmulSource({ tile, transA, transB, vector, split, batched = false }: 
 struct Params {
   m: u32, n: u32, k: u32, flags: u32, rowsPerScale: u32,
   tilesM: u32, tilesN: u32, splits: u32, perSplit: u32, // inner elements of a split, a multiple of BK
-${batched ? BATCH_PARAMS : ""}}
+${batched ? BATCH_PARAMS : ""}${aheadA.params}${aheadB.params}}
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> a: array<V>;
-@group(0) @binding(2) var<storage, read_write> b: array<V>;
-@group(0) @binding(3) var<storage, read_write> c: array<V>;
-@group(0) @binding(4) var<storage, read_write> bias: array<V>;
-@group(0) @binding(5) var<storage, read_write> residual: array<V>;
-@group(0) @binding(6) var<storage, read_write> rowScale: array<f32>;
-@group(0) @binding(7) var<storage, read_write> pre: array<V>;
+${declared.map((binding, i) => `@group(0) @binding(${1 + i}) var<storage, read_write> ${binding};`).join("\n")}
 
 var<workgroup> stagedA: array<array<vec4f, ${pitchA}>, ${bk}>;
 var<workgroup> stagedB: array<array<vec4f, ${pitchB}>, ${bk}>;
@@ -113,7 +133,7 @@ var<workgroup> stagedB: array<array<vec4f, ${pitchB}>, ${bk}>;
 ${batched ? BATCH_PLACES : ""}
 ${loader("a", vector, batched)}
 ${loader("b", vector, batched)}
-${batched ? batchStorer(vector) : storer(vector, split)}
+${aheadA.functions}${aheadB.functions}${batched ? batchStorer(vector) : storer(vector, split)}
 @compute @workgroup_size(${threads})
 fn main(
   @builtin(workgroup_id) group: vec3u,
@@ -195,6 +215,7 @@ function stager(
   loads: number,
   threads: number,
   batched: boolean,
+  ahead: ProloguePieces,
 ): { indices: string; load: (declare: string) => string; stage: string } {
   const staged = operand === "a" ? "stagedA" : "stagedB";
   const start = operand === "a" ? "tileRow" : "tileColumn";
@@ -208,21 +229,24 @@ function stager(
     return `  let ${operand}Fast${i} = ${slot} % ${perRow}u;\n  let ${operand}Slow${i} = ${slot} / ${perRow}u;`;
   }).join("\n");
   const load = (declare: string) =>
-    each.map((i) =>
-      kMajor
-        ? `  ${declare}${operand}Next${i} = load_${operand}(k + ${operand}Slow${i}, end, ${start} + 4u * ${operand}Fast${i}, ${limit}, ${pitch});`
-        : `  ${declare}${operand}Next${i} = load_${operand}(${start} + ${operand}Slow${i}, ${limit}, k + 4u * ${operand}Fast${i}, end, ${pitch});`
-    ).join("\n");
+    [
+      ...each.map((i) =>
+        kMajor
+          ? `  ${declare}${operand}Next${i} = load_${operand}(k + ${operand}Slow${i}, end, ${start} + 4u * ${operand}Fast${i}, ${limit}, ${pitch});`
+          : `  ${declare}${operand}Next${i} = load_${operand}(${start} + ${operand}Slow${i}, ${limit}, k + 4u * ${operand}Fast${i}, end, ${pitch});`
+      ),
+      ahead.load(declare),
+    ].join("\n");
   const stage = each.map((i) =>
-    kMajor
-      ? `    ${staged}[${operand}Slow${i}][${operand}Fast${i}] = ${operand}Next${i};`
-      : range(4).map((j) =>
-        `    ${staged}[4u * ${operand}Fast${i} + ${j}u][${operand}Slow${i} / 4u][${operand}Slow${i} % 4u] = ${operand}Next${i}.${
-          "xyzw"[j]
-        };`
-      ).join("\n")
+    kMajor ? `    ${staged}[${operand}Slow${i}][${operand}Fast${i}] = ${ahead.staged(i)};` : [
+      `    let ${operand}Staged${i} = ${ahead.staged(i)};`,
+      ...range(4).map((j) =>
+        `    ${staged}[4u * ${operand}Fast${i} + ${j}u][${operand}Slow${i} / 4u][${operand}Slow${i} % 4u] = ` +
+        `${operand}Staged${i}.${"xyzw"[j]};`
+      ),
+    ].join("\n")
   ).join("\n");
-  return { indices, load, stage };
+  return { indices: `${indices}\n${ahead.before}`, load, stage };
 }
 
 /** Four neighbours of a row, zeros beyond either end. */

@@ -14,6 +14,8 @@ export interface Tile {
 export interface TileChoice {
   readonly tile: Tile | "lanes";
   readonly splits: number;
+  /** What operands go through happens in a kernel of its own, into scratch space, not as tiles are staged. Lane products always do that. */
+  readonly apart?: boolean;
 }
 
 /** BM×BN×BK of a tile of {@link TILES}; `r8` where a thread makes 8×8 elements though 4×4 would do. */

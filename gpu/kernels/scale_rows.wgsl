@@ -1,5 +1,5 @@
-// y[i] = scale[i / perGroup] · x[i]; y may be x. One thread a V; count and perGroup are in V.
-struct Params { count: u32, perGroup: u32 }
+// y[i] = scale[(first + i) / perGroup] · x[i]; y may be x. One thread a V; count, perGroup and first are in V.
+struct Params { count: u32, perGroup: u32, first: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<V>;
 @group(0) @binding(2) var<storage, read_write> scale: array<f32>;
@@ -15,5 +15,5 @@ fn main(
   if (i >= p.count) {
     return;
   }
-  y[i] = scale[i / p.perGroup] * x[i];
+  y[i] = scale[(p.first + i) / p.perGroup] * x[i];
 }

@@ -37,6 +37,7 @@ import layerScaleGamma from "./layer_scale_gamma.wgsl" with { type: "text" };
 import dinoLoss from "./dino_loss.wgsl" with { type: "text" };
 import ema from "./ema.wgsl" with { type: "text" };
 import epilogue from "./epilogue.wgsl" with { type: "text" };
+import epilogueSlots from "./epilogue_slots.wgsl" with { type: "text" };
 import gatherRows from "./gather_rows.wgsl" with { type: "text" };
 import gelu from "./gelu.wgsl" with { type: "text" };
 import geluBackward from "./gelu_backward.wgsl" with { type: "text" };
@@ -52,6 +53,8 @@ import math from "./math.wgsl" with { type: "text" };
 import matmulSplitSum from "./matmul_split_sum.wgsl" with { type: "text" };
 import maxPool from "./max_pool.wgsl" with { type: "text" };
 import maxPoolBackward from "./max_pool_backward.wgsl" with { type: "text" };
+import normalizeRows from "./normalize_rows.wgsl" with { type: "text" };
+import normalized from "./normalized.wgsl" with { type: "text" };
 import optimizerPrepare from "./optimizer_prepare.wgsl" with { type: "text" };
 import optimizerUpdate from "./optimizer_update.wgsl" with { type: "text" };
 import patchify from "./patchify.wgsl" with { type: "text" };
@@ -112,6 +115,7 @@ const FILES = {
   dino_loss: dinoLoss,
   ema,
   epilogue,
+  epilogue_slots: epilogueSlots,
   gather_rows: gatherRows,
   gelu,
   gelu_backward: geluBackward,
@@ -127,6 +131,8 @@ const FILES = {
   matmul_split_sum: matmulSplitSum,
   max_pool: maxPool,
   max_pool_backward: maxPoolBackward,
+  normalize_rows: normalizeRows,
+  normalized,
   optimizer_prepare: optimizerPrepare,
   optimizer_update: optimizerUpdate,
   patchify,

@@ -2,7 +2,7 @@
 import { asMatrix } from "../../models/graph/program.ts";
 import type { OpOf } from "../../models/graph/ops/mod.ts";
 import { size, type Tensor } from "../../models/graph/tensor.ts";
-import type { Binding, Params } from "../dispatch.ts";
+import { type Binding, NOTHING, type Params } from "../dispatch.ts";
 import { kernel, type KernelFile } from "../kernels/sources.ts";
 import type { Lowering } from "../lowering.ts";
 import { THREADS } from "./copy.ts";
@@ -44,7 +44,7 @@ export function lowerGeluBackward(l: Lowering, op: OpOf<"geluBackward">): void {
 export function lowerScaleRows(l: Lowering, op: OpOf<"scaleRows">): void {
   const count = size(op.out.y), perGroup = count / size(op.in.scale);
   const width = widthOf(perGroup);
-  const u = [perGroup / width];
+  const u = [perGroup / width, 0];
   each(l, "scale_rows", count, width, [l.of(op.in.x), l.of(op.in.scale), l.of(op.out.y)], { u });
 }
 
@@ -57,13 +57,15 @@ export function lowerEma(l: Lowering, op: OpOf<"ema">): void {
 
 export function lowerColumnSum(l: Lowering, op: OpOf<"columnSum">): void {
   const columns = size(op.out.y);
-  emitColumnSum(l, l.of(op.in.x), size(op.in.x) / columns, columns, l.of(op.out.y), op.attrs.accumulate);
+  const rows = size(op.in.x) / columns, { scale } = op.in;
+  const scaled = scale && { scale: l.of(scale), perScale: rows / size(scale) };
+  emitColumnSum(l, l.of(op.in.x), rows, columns, l.of(op.out.y), op.attrs.accumulate, scaled);
 }
 
 /** Rows a workgroup adds up at most; more are cut into chunks whose sums are summed in turn. */
 const ROWS_PER_CHUNK = 256;
 
-/** y (+)= Σ over the rows of x [rows, columns]. */
+/** y (+)= Σ over the rows of x [rows, columns], every `perScale` of them times a factor if there is a scale. */
 export function emitColumnSum(
   l: Lowering,
   x: Binding,
@@ -71,6 +73,7 @@ export function emitColumnSum(
   columns: number,
   y: Binding,
   accumulate: boolean,
+  scaled?: { readonly scale: Binding; readonly perScale: number },
 ): void {
   const width = widthOf(columns);
   const columnBlocks = Math.ceil(columns / width / 64);
@@ -79,8 +82,9 @@ export function emitColumnSum(
     const { chunks, rowsPerChunk } = chunkRows(left, columnBlocks);
     const last = chunks === 1;
     const to = last ? y : l.scratch(chunks * columns * 4);
-    const u = [left, columns / width, rowsPerChunk, columnBlocks, Number(last && accumulate)];
-    l.emit(kernel("column_sum", { width }), [from, to], { u }, columnBlocks * chunks);
+    const factor = from === x ? scaled : undefined;
+    const u = [left, columns / width, rowsPerChunk, columnBlocks, Number(last && accumulate), factor?.perScale ?? 0];
+    l.emit(kernel("column_sum", { width }), [from, to, factor?.scale ?? NOTHING], { u }, columnBlocks * chunks);
     if (last) return;
     from = to;
     left = chunks;

@@ -11,17 +11,26 @@ function lanesFor({ limits: { fallback } }: Lowering, columns: number, width: nu
   return columns / width > 512 ? 256 : 32;
 }
 
-function rowKernel(name: KernelFile, width: 1 | 4, lanes: number, constants = {}): Kernel {
-  return kernel(name, { width, with: ["rows"], constants: { LANES: lanes, ...constants } });
+function rowKernel(
+  name: KernelFile,
+  width: 1 | 4,
+  lanes: number,
+  constants = {},
+  parts: readonly KernelFile[] = [],
+): Kernel {
+  return kernel(name, { width, with: ["rows", ...parts], constants: { LANES: lanes, ...constants } });
 }
 
 export function lowerLayerNorm(l: Lowering, op: OpOf<"layerNorm">): void {
   const { rows, columns, width } = matrixOf(op.in.x);
   const lanes = lanesFor(l, columns, width);
   l.emit(
-    rowKernel("layer_norm", width, lanes),
+    rowKernel("layer_norm", width, lanes, {}, ["normalized"]),
     [l.of(op.in.x), l.of(op.in.weight), l.of(op.in.bias), l.of(op.out.y), l.of(op.out.stats)],
-    { u: [rows, columns / width, Number(op.out.stats !== undefined)], f: [op.attrs.eps, 1 / columns] },
+    {
+      u: [rows, columns / width, Number(op.out.y !== undefined), Number(op.out.stats !== undefined)],
+      f: [op.attrs.eps, 1 / columns],
+    },
     Math.ceil(rows * lanes / 256),
   );
 }

@@ -18,7 +18,7 @@ export interface ProductTensors {
 }
 
 /** A range of one extent. */
-interface Range {
+export interface Range {
   readonly start: number;
   readonly count: number;
 }
@@ -36,6 +36,9 @@ export interface ProductTile {
   readonly continues: boolean;
   /** Rows of c and of what goes with it. */
   readonly rows: Range;
+  readonly columns: Range;
+  /** Elements of the sums. */
+  readonly inner: Range;
 }
 
 /** Whether some tensor of a product must be cut. */
@@ -109,6 +112,8 @@ export function emitTiles(
             bias: bias && l.of(slice(bias, n, columns.start, columns.count)),
             continues: inner.start > 0,
             rows,
+            columns,
+            inner,
           });
           if (columnsAreCut) {
             copyColumns(l, target, columns.count, 0, lying, n, columns.start, rows.count, columns.count);

@@ -145,6 +145,17 @@ for (const [i, row] of ours[0].entries()) {
   console.log(`PyTorch's step: ${bytes.toFixed(0)} MB at its peak`);
   if (row.memory_mb! > bytes) missed.push(`step: ${shown(row.memory_mb, 0)} MB against PyTorch's ${bytes.toFixed(0)}`);
 }
+const halves = ["none", "saving"].map((use) =>
+  ours[0].findIndex(({ name, shape }) => name === "prologues" && shape.startsWith(`${use}:`))
+);
+if (halves.every((i) => i >= 0)) {
+  const [apart, together] = halves.map((i) => median(ours.map((rows) => rows[i].kernel_ms ?? rows[i].median_ms!)));
+  const [before, after] = halves.map((i) => ours[0][i].note?.replace("activations of an update: ", ""));
+  console.log(
+    `prologues in products: half a block ${shown(apart, 3)} → ${shown(together, 3)} ms, ` +
+      `activations of an update ${before} → ${after}`,
+  );
+}
 const judged = !values.quick && !ours[0].some(({ name, shape }) => name === "device" && shape.includes("(software)"));
 if (!judged) console.log("tiny sizes or a software adapter: nothing here says whether the aims are reached");
 else if (missed.length === 0) console.log("everything is reached");

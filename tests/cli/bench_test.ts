@@ -48,8 +48,9 @@ Deno.test({
   ignore: !adapter,
   fn: async () => {
     const rows = await bench("all", "--backend", "webgpu");
-    assertEquals([...new Set(rows.map(({ name }) => name))].slice(0, 12), [
-      ...["device", "roofline", "step", "gemm", "attention", "norm", "loss", "optimizer", "forward", "augment", "knn"],
+    assertEquals([...new Set(rows.map(({ name }) => name))].slice(0, 13), [
+      ...["device", "roofline", "step", "gemm", "attention", "norm", "loss", "optimizer", "prologues", "forward"],
+      ...["augment", "knn"],
       "tuned",
     ]);
     assertEquals(rows.filter(({ shape }) => shape === "left out"), []);

@@ -1,6 +1,7 @@
 // Every kernel that a tuner may choose for an attention, forced: it agrees with the reference, and none changes a bit.
 import { attentionCandidates, type AttentionChoice, attentionChoiceName } from "../../gpu/attention_choice.ts";
 import type { WebGpuBackend } from "../../gpu/backend.ts";
+import { DEFAULT_LIMITS } from "../../gpu/mod.ts";
 import { compareAttention } from "../../gpu/tune_attention.ts";
 import { Tuner, type TuningCache } from "../../gpu/autotune.ts";
 import { TuningOperands } from "../../gpu/tuning_operands.ts";
@@ -145,7 +146,7 @@ onGpu("room that an attention may take, once its kernels are compared, is counte
 }, { maximumBytes: 14_000_000 });
 
 Deno.test("long sequences never store their scores", () => {
-  const limits = { bindingBytes: 2 ** 31 - 4, workgroupBytes: 32768, fallback: false, subgroups: false, lanes: 0 };
+  const limits = DEFAULT_LIMITS;
   for (const tokens of [785, 3601]) {
     const shape = { backward: true, images: 2, tokens, heads: 6, width: 64, queries: tokens };
     assert(attentionCandidates(shape, limits).every(({ kind }) => kind === "tiles"));

@@ -17,6 +17,7 @@ const limits: LoweringLimits = {
   fallback: false,
   subgroups: false,
   lanes: 0,
+  prologues: "all",
 };
 
 const BYTES: Record<string, number> = { f32: 4, u32: 4, i32: 4, "atomic<u32>": 4, vec2f: 8, vec3f: 16, vec4f: 16 };

@@ -1,6 +1,6 @@
 // The kernels that a software adapter replaces by its own are those of real adapters: here they run on any.
 import { lower } from "../../gpu/lowering.ts";
-import { workspaceBytes } from "../../gpu/mod.ts";
+import { DEFAULT_LIMITS, workspaceBytes } from "../../gpu/mod.ts";
 import type { OpKind } from "../../models/graph/ops/mod.ts";
 import { ReferenceBackend } from "../../models/graph/reference.ts";
 import { Program } from "../../models/graph/program.ts";
@@ -47,8 +47,7 @@ Deno.test("a product's plan follows its shape: large tiles, and splits where c i
     const p = new Program("product");
     const a = tensor("a", transA ? [k, m] : [m, k], "input"), b = tensor("b", [k, n], "input");
     matmul(p, a, b, { transA });
-    const limits = { bindingBytes: 2 ** 31 - 4, workgroupBytes: 32768, fallback: false, subgroups: false, lanes: 0 };
-    return { names: lower(p, limits).dispatches.map(({ kernel }) => kernel.name), scratch: workspaceBytes(p, limits) };
+    return { names: lower(p, DEFAULT_LIMITS).dispatches.map(({ kernel }) => kernel.name), scratch: workspaceBytes(p) };
   };
   assert(plan(25216, 1536, 384).names[0].includes("128x128"));
   assert(plan(64, 64, 64).names[0].includes("32x32"));

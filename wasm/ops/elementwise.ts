@@ -2,7 +2,7 @@
 import { asMatrix } from "../../models/graph/program.ts";
 import { byteLength, size } from "../../models/graph/tensor.ts";
 import { Code } from "../codes.ts";
-import { cut, flag, type Lowerings, real } from "../lowering.ts";
+import { cut, flag, type Lowerings, real, requirePlain } from "../lowering.ts";
 
 export const elementwiseLowerings: Lowerings = {
   add(op, to) {
@@ -48,6 +48,7 @@ export const elementwiseLowerings: Lowerings = {
   },
 
   columnSum(op, to) {
+    requirePlain(op.kind, op.in.scale === undefined);
     const [rows, columns] = asMatrix(op.in.x), { chunks, perChunk } = cut(to, columns, { weight: rows, multiple: 16 });
     to.step(Code.columnSum, chunks, [
       to.at(op.in.x),

@@ -3,7 +3,7 @@ import { matmulExtents, type MatmulOp } from "../../models/graph/ops/matmul.ts";
 import { asMatrix } from "../../models/graph/program.ts";
 import { size } from "../../models/graph/tensor.ts";
 import { Code } from "../codes.ts";
-import { flag, type Lowering, type Lowerings } from "../lowering.ts";
+import { flag, type Lowering, type Lowerings, requirePlain } from "../lowering.ts";
 
 /** Deepest block of k: panels of b then pass from L2 through L1 as fast as they are used. */
 const DEPTH = 768;
@@ -63,6 +63,7 @@ export const matmulLowerings: Lowerings = { matmul };
 function matmul(op: MatmulOp, to: Lowering): void {
   const { m, n, k } = matmulExtents(op);
   if (m === 0 || n === 0) return;
+  requirePlain(op.kind, !op.attrs.prologueA && !op.attrs.prologueB);
   const { a, b, bias, residual, rowScale } = op.in;
   const { transA, transB, accumulate } = op.attrs;
   const pre = op.out.pre ?? op.in.pre;

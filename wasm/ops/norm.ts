@@ -1,13 +1,14 @@
 // Normalisations along rows.
 import { asMatrix } from "../../models/graph/program.ts";
 import { Code } from "../codes.ts";
-import { cut, cutFixed, flag, type Lowerings, real } from "../lowering.ts";
+import { cut, cutFixed, flag, type Lowerings, real, requirePlain } from "../lowering.ts";
 
 /** Row ranges whose parameter gradients are summed apart: never changes with the number of threads. */
 const PARTIALS = 32;
 
 export const normLowerings: Lowerings = {
   layerNorm(op, to) {
+    requirePlain(op.kind, op.out.y !== undefined);
     const { x, weight, bias } = op.in, { y, stats } = op.out;
     const [rows, columns] = asMatrix(x), { chunks, perChunk } = cut(to, rows, { weight: 4 * columns });
     to.step(Code.layerNorm, chunks, [

@@ -24,8 +24,8 @@ export type GeluBackwardOp = Operation<
 /** y[r, :] = scale[r / (rows / groups)] · x[r, :]; scale [groups]. `y` may be `x`'s memory. */
 export type ScaleRowsOp = Operation<"scaleRows", { x: Tensor; scale: Tensor }, { y: Tensor }, Record<never, never>>;
 
-/** y[n] (+)= Σᵣ x[r, n]. */
-export type ColumnSumOp = Operation<"columnSum", { x: Tensor }, { y: Tensor }, { accumulate: boolean }>;
+/** y[n] (+)= Σᵣ x[r, n]; with scale [groups] y[n] (+)= Σᵣ scale[r / (rows / groups)]·x[r, n]. */
+export type ColumnSumOp = Operation<"columnSum", { x: Tensor; scale?: Tensor }, { y: Tensor }, { accumulate: boolean }>;
 
 /** y[0] (+)= scale · Σ x. */
 export type SumOp = Operation<"sum", { x: Tensor }, { y: Tensor }, { scale: number; accumulate: boolean }>;
@@ -151,9 +151,10 @@ export const columnSumRule: OpRule<ColumnSumOp> = {
   readsOutput: (op) => op.attrs.accumulate ? ["y"] : [],
   reference(op, at) {
     const x = at(op.in.x), y = at(op.out.y);
-    const columns = y.length;
+    const columns = y.length, scale = op.in.scale && at(op.in.scale);
     if (!op.attrs.accumulate) y.fill(0);
-    for (let i = 0; i < x.length; i++) y[i % columns] += x[i];
+    const perScale = scale ? x.length / scale.length : 1;
+    for (let i = 0; i < x.length; i++) y[i % columns] += scale ? scale[Math.floor(i / perScale)] * x[i] : x[i];
   },
 };
 

@@ -77,7 +77,7 @@ export {
   type ScaleRowsOp,
   type SumOp,
 } from "./elementwise.ts";
-export { linear, matmul, type MatmulOp } from "./matmul.ts";
+export { linear, matmul, type MatmulOp, type Prologue } from "./matmul.ts";
 export { type Selected, topK, type TopKOp, type TopKOptions } from "./neighbours.ts";
 export {
   l2Normalize,

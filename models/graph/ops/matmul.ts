@@ -1,9 +1,18 @@
-// Matrix products with everything that can ride on the store: bias, GELU, drop path, residual, accumulation.
+// Matrix products with everything that can ride on the store (bias, GELU, drop path, residual, accumulation) or on the way in.
 import { asMatrix, type Program, require } from "../program.ts";
 import { size, type Tensor } from "../tensor.ts";
 import type { GradientContext, Operation, OpRule } from "./rule.ts";
 import { emitColumnSum, emitGeluBackward, emitScaleRows } from "./elementwise.ts";
 import { gelu, geluDerivative } from "./special.ts";
+
+/**
+ * What an operand goes through as it is read: element (r, c) of the matrix as it is stored becomes
+ *
+ * - `gelu`: GELU(x)
+ * - `layerNorm`: (x − mean)·rstd·weight[c] + bias[c] with (mean, rstd) = rows[r], rows [extent, 2]
+ * - `scaleRows`: rows[r / (extent / groups)]·x, rows [groups]
+ */
+export type Prologue = "gelu" | "layerNorm" | "scaleRows";
 
 /**
  * c[m, n] = (accumulate ? c : 0) + residual[m, n] + rowScale[m / rowsPerScale] · f(bias[n] + Σₖ A[m, k]·B[k, n])
@@ -14,13 +23,69 @@ import { gelu, geluDerivative } from "./special.ts";
  *   multiplication by GELU′(`in.pre`) (`epilogue: "geluBackward"`).
  * - `rowScale` [groups]: consecutive m / groups rows share a factor (drop path per image).
  * - `c` may occupy the memory of `residual`.
+ * - `prologueA`, `prologueB`: what `a` and `b` go through first, in place of an operation that would store it (see
+ *   {@linkcode Prologue}), with `aRows`, `aWeight`, `aBias` or `bRows`, `bWeight`, `bBias`; at most one is a layer norm. Backends
+ *   put them in after differentiation, so they have no gradient.
  */
 export type MatmulOp = Operation<
   "matmul",
-  { a: Tensor; b: Tensor; bias?: Tensor; residual?: Tensor; rowScale?: Tensor; pre?: Tensor },
+  {
+    a: Tensor;
+    b: Tensor;
+    bias?: Tensor;
+    residual?: Tensor;
+    rowScale?: Tensor;
+    pre?: Tensor;
+    aRows?: Tensor;
+    aWeight?: Tensor;
+    aBias?: Tensor;
+    bRows?: Tensor;
+    bWeight?: Tensor;
+    bBias?: Tensor;
+  },
   { c: Tensor; pre?: Tensor },
-  { transA: boolean; transB: boolean; epilogue: "none" | "gelu" | "geluBackward"; accumulate: boolean }
+  {
+    transA: boolean;
+    transB: boolean;
+    epilogue: "none" | "gelu" | "geluBackward";
+    accumulate: boolean;
+    prologueA?: Prologue;
+    prologueB?: Prologue;
+  }
 >;
+
+/** What an operand goes through as it is read, with the tensors that takes. */
+export interface OperandPrologue {
+  readonly kind: Prologue;
+  readonly rows?: Tensor;
+  readonly weight?: Tensor;
+  readonly bias?: Tensor;
+}
+
+/** The prologue of an operand, if it has one; checks that its tensors agree with it. */
+export function operandPrologue({ in: slots, attrs }: MatmulOp, operand: "a" | "b"): OperandPrologue | undefined {
+  const kind = operand === "a" ? attrs.prologueA : attrs.prologueB;
+  if (!kind) return undefined;
+  const [rows, weight, bias] = operand === "a"
+    ? [slots.aRows, slots.aWeight, slots.aBias]
+    : [slots.bRows, slots.bWeight, slots.bBias];
+  const [extent, columns] = asMatrix(slots[operand]);
+  require(
+    attrs.prologueA !== "layerNorm" || attrs.prologueB !== "layerNorm",
+    "matmul",
+    () => "both operands go through a layer norm: keep one of them apart",
+  );
+  const fits = kind === "gelu" ||
+    kind === "scaleRows" && rows && extent % size(rows) === 0 ||
+    kind === "layerNorm" && rows && size(rows) === 2 * extent && weight && size(weight) === columns && bias &&
+      size(bias) === columns;
+  require(
+    Boolean(fits),
+    "matmul",
+    () => `${kind} of ${operand} [${slots[operand].shape}] with rows [${rows?.shape}], weight [${weight?.shape}]`,
+  );
+  return { kind, rows, weight, bias };
+}
 
 /** Extents m, n, k of a product; checks that the operands agree. */
 export function matmulExtents(op: MatmulOp): { m: number; n: number; k: number } {
@@ -116,7 +181,7 @@ export const matmulRule: OpRule<MatmulOp> = {
   reference(op, at) {
     const { m, n, k } = matmulExtents(op);
     const { transA, transB, epilogue, accumulate } = op.attrs;
-    const a = at(op.in.a), b = at(op.in.b), c = at(op.out.c);
+    const a = operandValues(op, "a", at), b = operandValues(op, "b", at), c = at(op.out.c);
     const bias = op.in.bias && at(op.in.bias);
     const residual = op.in.residual && at(op.in.residual);
     const rowScale = op.in.rowScale && at(op.in.rowScale);
@@ -140,6 +205,9 @@ export const matmulRule: OpRule<MatmulOp> = {
   },
 
   gradient(op, g) {
+    if (op.attrs.prologueA || op.attrs.prologueB) {
+      throw new TypeError("matmul: prologues have no gradient: differentiate first, then put them in");
+    }
     const { a, b, bias, residual, rowScale } = op.in;
     const p = g.program;
     let d = op.out.pre && g.of(op.out.pre); // already through the GELU
@@ -157,6 +225,24 @@ export const matmulRule: OpRule<MatmulOp> = {
     if (residual && dc) g.donate(residual, dc);
   },
 };
+
+/** An operand after its prologue. */
+function operandValues(op: MatmulOp, operand: "a" | "b", at: (t: Tensor) => Float64Array): Float64Array {
+  const stored = at(op.in[operand]), prologue = operandPrologue(op, operand);
+  if (!prologue) return stored;
+  if (prologue.kind === "gelu") return stored.map(gelu);
+  const [extent, columns] = asMatrix(op.in[operand]);
+  const rows = at(prologue.rows!);
+  if (prologue.kind === "scaleRows") {
+    const perScale = extent / rows.length * columns;
+    return stored.map((x, i) => rows[Math.floor(i / perScale)] * x);
+  }
+  const weight = at(prologue.weight!), bias = at(prologue.bias!);
+  return stored.map((x, i) => {
+    const r = Math.floor(i / columns), c = i % columns;
+    return (x - rows[2 * r]) * rows[2 * r + 1] * weight[c] + bias[c];
+  });
+}
 
 /** Gradient of `b`: Aᵀ·d, or its transpose, in the layout of `b`. */
 function emitWeightGradient(op: MatmulOp, d: Tensor, g: GradientContext): void {

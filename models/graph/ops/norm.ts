@@ -5,12 +5,13 @@ import type { Operation, OpRule } from "./rule.ts";
 
 /**
  * y[r, :] = (x[r, :] − mean) · rstd · weight + bias, with the biased variance and rstd = 1/√(var + eps).
- * stats [rows, 2] keeps (mean, rstd).
+ * stats [rows, 2] keeps (mean, rstd). Without `y` only they are computed: products may normalise rows as they read them
+ * (see `Prologue`).
  */
 export type LayerNormOp = Operation<
   "layerNorm",
   { x: Tensor; weight: Tensor; bias: Tensor },
-  { y: Tensor; stats?: Tensor },
+  { y?: Tensor; stats?: Tensor },
   { eps: number }
 >;
 
@@ -90,8 +91,8 @@ export const layerNormRule: OpRule<LayerNormOp> = {
   optionalOutputs: ["stats"],
   inPlace: { y: "x" },
   reference(op, at) {
-    const x = at(op.in.x), weight = at(op.in.weight), bias = at(op.in.bias), y = at(op.out.y);
-    const stats = op.out.stats && at(op.out.stats);
+    const x = at(op.in.x), weight = at(op.in.weight), bias = at(op.in.bias);
+    const y = op.out.y && at(op.out.y), stats = op.out.stats && at(op.out.stats);
     const [rows, columns] = asMatrix(op.in.x);
     for (let r = 0; r < rows; r++) {
       const row = x.slice(r * columns, (r + 1) * columns);
@@ -99,11 +100,11 @@ export const layerNormRule: OpRule<LayerNormOp> = {
       const variance = row.reduce((a, b) => a + (b - mean) ** 2, 0) / columns;
       const rstd = 1 / Math.sqrt(variance + op.attrs.eps);
       if (stats) stats[2 * r] = mean, stats[2 * r + 1] = rstd;
-      for (let c = 0; c < columns; c++) y[r * columns + c] = (row[c] - mean) * rstd * weight[c] + bias[c];
+      for (let c = 0; y && c < columns; c++) y[r * columns + c] = (row[c] - mean) * rstd * weight[c] + bias[c];
     }
   },
   gradient(op, g) {
-    const dy = g.of(op.out.y);
+    const dy = op.out.y && g.of(op.out.y);
     if (!dy) return;
     const { x, weight, bias } = op.in;
     const dweight = g.target(weight), dbias = g.target(bias), dx = g.target(x);
