@@ -33,6 +33,7 @@ import { givenArguments } from "./mode.ts";
 import { refuseUnwritableFilm, writeFilm } from "./film.ts";
 import { refuseUsedFolder, writeFolder } from "./output_folder.ts";
 import { encodePng } from "./report/png.ts";
+import { pictureNames } from "./picture_names.ts";
 import { framesOf, imagesIn, rateOf } from "./video_frames.ts";
 
 const fields = {
@@ -124,11 +125,12 @@ export const command: EvaluationCommand<typeof fields> = {
     const missing = truths &&
       Array.from({ length: data.length }, (_, i) => data.id(i)).find((id) => !truths.has(stem(id)));
     if (missing !== undefined) throw new RangeError(`${flags.masks}: has no mask called like ${missing}`);
+    const names = pictureNames(Array.from({ length: data.length }, (_, i) => data.id(i)));
     const scores: ImageScore[] = [];
     const all = async (folder?: string) => {
       for (let i = 0; i < data.length; i++) {
         const looked = await look(looking, flags, encoder, data, i);
-        if (folder !== undefined) await draw(folder, flags, data.id(i), looked, backbone.patchSize);
+        if (folder !== undefined) await draw(folder, flags, names[i], looked, backbone.patchSize);
         if (truths) scores.push(await score(flags, data.id(i), looked, masks, truths.get(stem(data.id(i)))!));
         context.progress("images", i + 1, data.length);
       }
@@ -214,7 +216,7 @@ function seenImage(original: Raster, { imageSize: side, keepAspect, video }: Fla
   return cropToPatches(resize(original, side, side, "bilinear"), patchSize);
 }
 
-async function draw(folder: string, flags: Flags, id: string, { image, maps }: Looked, patch: number): Promise<void> {
+async function draw(folder: string, flags: Flags, name: string, { image, maps }: Looked, patch: number): Promise<void> {
   const { height, width } = image;
   const { heads, gridHeight, gridWidth } = maps;
   const save = (path: string, picture: Raster) =>
@@ -223,7 +225,6 @@ async function draw(folder: string, flags: Flags, id: string, { image, maps }: L
   const pixels = height * width;
   const mean = new Float32Array(pixels);
   full.forEach((value, i) => mean[i % pixels] += value / heads);
-  const name = id.replace(/\.[^./]*$/, "").replaceAll("/", "_");
   if (flags.meanOnly) return await save(`${name}.png`, heatMap(mean, height, width));
   const masks = upsampleNearest(massMasks(maps, flags.threshold), gridHeight, gridWidth, patch);
   await Deno.mkdir(join(folder, name));

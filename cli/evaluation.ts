@@ -10,13 +10,14 @@ import { loadSample } from "../dino/data/sample.ts";
 import { boolean, choice, type Field, text } from "../dino/field.ts";
 import { DecoderPool } from "./decoder_pool.ts";
 import type { EvaluationContext, EvaluationOutcome } from "./evaluation_job.ts";
-import { EXIT_INTERRUPTED, exitStatus } from "./failure.ts";
+import { exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
 import { checkedBinary, launch } from "./launch.ts";
 import { type DeviceChoice, deviceOf, type EvaluationJob } from "./messages.ts";
-import { refuseMissingFolder } from "./output_folder.ts";
+import { refuseUnwritableFile } from "./output_folder.ts";
 import { Progress } from "./progress.ts";
+import { untilStopped } from "./signals.ts";
 import { headsFields, weightsPath } from "./weights_path.ts";
 
 /** Where the weights are. */
@@ -65,7 +66,7 @@ export type Values<F> = { readonly [K in keyof F]: F[K] extends Field<infer T> ?
 export interface SourceRequest {
   /** Folder, list, archive or a single image; null for the embedded sample; for messages only where `files` are given. */
   readonly path: string | null;
-  /** Image files one by one, by absolute paths, in this order. */
+  /** Image files one by one, in this order. */
   readonly files?: readonly string[];
   readonly split?: Split;
   readonly limit?: number;
@@ -155,15 +156,15 @@ async function run<F extends Readonly<Record<string, Field>>>(
     const cache = flags.cacheDir ?? temporary;
     for (const key of FILE_FLAGS) {
       const file = (flags as Record<string, unknown>)[key];
-      if (typeof file === "string" && /\.\w+$/.test(file)) await refuseMissingFolder(`--${key}`, file);
+      if (typeof file === "string" && /\.\w+$/.test(file)) await refuseUnwritableFile(`--${key} ${file}`, file);
     }
-    const prepared = await untilInterrupted(async (signal) => {
+    const prepared = await untilStopped(async (signal) => {
       const extra = await command.prepare?.(flags, temporary, signal) ?? null;
       const requests = command.sources(flags, extra);
-      return { extra, sources: await openSources(requests, join(cache, "images"), temporary, flags, progress, signal) };
+      return { extra, sources: await openSources(requests, join(cache, "images"), flags, progress, signal) };
     });
-    if (prepared === undefined) return EXIT_INTERRUPTED;
-    const { extra, sources } = prepared;
+    if (typeof prepared === "number") return prepared;
+    const { extra, sources } = prepared.done;
     const { network, numHeads = null } = flags;
     return await compute(
       command,
@@ -207,13 +208,10 @@ async function compute<F extends Readonly<Record<string, Field>>>(
   if (code !== 0 || !outcome) return code;
   const { finish } = command;
   if (finish) {
-    const finished = await untilInterrupted(async (signal) => {
-      const show = (what: string, done: number, total: number) =>
-        progress.show({ type: "evaluating", what, done, total });
-      await finish(flags, job.extra, { signal, progress: show });
-      return true;
-    });
-    if (!finished) return EXIT_INTERRUPTED;
+    const show = (what: string, done: number, total: number) =>
+      progress.show({ type: "evaluating", what, done, total });
+    const finished = await untilStopped((signal) => finish(flags, job.extra, { signal, progress: show }));
+    if (typeof finished === "number") return finished;
     progress.close();
   }
   if (flags.json) {
@@ -222,27 +220,10 @@ async function compute<F extends Readonly<Record<string, Field>>>(
   return 0;
 }
 
-/** What `work` gives; undefined when Ctrl-C came in between. */
-async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T | undefined> {
-  const stop = new AbortController();
-  const interrupt = () => stop.abort();
-  Deno.addSignalListener("SIGINT", interrupt);
-  try {
-    const result = await work(stop.signal);
-    return stop.signal.aborted ? undefined : result;
-  } catch (error) {
-    if (stop.signal.aborted) return undefined;
-    throw error;
-  } finally {
-    Deno.removeSignalListener("SIGINT", interrupt);
-  }
-}
-
 /** Opens and decodes. */
 async function openSources(
   requests: Readonly<Record<string, SourceRequest>>,
   cacheDirectory: string,
-  temporary: string,
   flags: Values<typeof imageFields>,
   progress: Progress,
   signal: AbortSignal,
@@ -258,7 +239,8 @@ async function openSources(
         locators[name] = (await loadSample(split ?? "train", limit)).locator;
         continue;
       }
-      const source: PixelSource = await openPixels(await pathOf(path, request.files, temporary, name), {
+      const source: PixelSource = await openPixels(path, {
+        files: request.files ?? await onlyImage(path),
         split,
         limit,
         exif: flags.exif,
@@ -272,7 +254,8 @@ async function openSources(
       source.close();
       if (strict && source.skipped.length > 0) {
         const [{ id, reason }] = source.skipped;
-        throw new RangeError(`${path}: ${id} cannot be read: ${reason}: replace it, or take it out`);
+        const named = request.files || id === path ? id : `${path}: ${id}`;
+        throw new RangeError(`${named} cannot be read: ${reason}: replace it, or take it out`);
       }
       locators[name] = source.locator;
     }
@@ -282,22 +265,12 @@ async function openSources(
   }
 }
 
-/** Single images are opened as a list. */
-async function pathOf(
-  path: string,
-  files: readonly string[] | undefined,
-  temporary: string,
-  name: string,
-): Promise<string> {
-  if (!files && !isImageName(path)) return path;
-  const real = files ?? [
-    await Deno.realPath(path).catch(() => {
-      throw new RangeError(`${path}: no such image`);
-    }),
-  ];
-  const list = join(temporary, `${name}.txt`);
-  await Deno.writeTextFile(list, real.join("\n") + "\n");
-  return list;
+/** A path that is one image, as the list of it. */
+async function onlyImage(path: string): Promise<string[] | undefined> {
+  if (!isImageName(path)) return undefined;
+  const stat = await Deno.stat(path).catch(() => undefined);
+  if (!stat) throw new RangeError(`${path}: no such image`);
+  return stat.isDirectory ? undefined : [path];
 }
 
 /** A run's latest checkpoint, or the file itself. */

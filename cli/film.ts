@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import { loadSharp } from "../dino/data/sharp.ts";
 import { writeFileAtomically } from "../models/weights/atomic_file.ts";
 import { animateWebp, WEBP_MOST_PIXELS, type WebpFrame } from "./animated_webp.ts";
-import { refuseMissingFolder } from "./output_folder.ts";
+import { refuseUnwritableFile } from "./output_folder.ts";
 
 /** Encoders by file name, with what makes them good enough for hard edges; the colours are what every player knows. */
 const FFMPEG_QUALITY: Readonly<Record<string, readonly string[]>> = {
@@ -32,10 +32,7 @@ export async function refuseUnwritableFilm(flag: string, path: string): Promise<
     const known = ["webp", ...Object.keys(FFMPEG_QUALITY)].map((name) => `.${name}`).join(", ");
     throw new RangeError(`${flag} ${path}: no film has such a name: end it in ${known}`);
   }
-  await refuseMissingFolder(flag, path);
-  if ((await Deno.stat(path).catch(() => undefined))?.isDirectory) {
-    throw new RangeError(`${flag} ${path}: is a folder: name a file`);
-  }
+  await refuseUnwritableFile(`${flag} ${path}`, path);
   if (extension === "webp") return;
   try {
     await new Deno.Command("ffmpeg", { args: ["-version"], stdin: "null" }).output();

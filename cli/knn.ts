@@ -2,6 +2,7 @@
 
 import { join } from "node:path";
 import { dataFields, deviceFields, evaluationFields, VERBOSE_ADVICE } from "../dino/config.ts";
+import { hasTestHalf } from "../dino/data/halves.ts";
 import type { KnnAccuracy } from "../dino/eval/knn.ts";
 import { boolean, choice, type Field, integer, text } from "../dino/field.ts";
 import { exitStatus } from "./failure.ts";
@@ -62,7 +63,7 @@ async function knnCommand(words: readonly string[]): Promise<number> {
     console.log(helpText({
       usage: "knn RUN|WEIGHTS [--data DIR] [--val DIR] [flags]",
       about: "Weighted k-nearest-neighbour classification with the features of a run's latest checkpoint, or of a " +
-        "file of weights (see convert). Without --val a seeded tenth of the images is held out. Without --data: the embedded sample.",
+        "file of weights (see convert). Without --val the val half of --data is classified, or else a seeded tenth. Without --data: the embedded sample.",
       groups: GROUPS,
     }));
     return 0;
@@ -93,17 +94,19 @@ async function knnCommand(words: readonly string[]): Promise<number> {
 }
 
 async function evaluate(weights: string, flags: KnnFlags, cacheDir: string, progress: Progress): Promise<number> {
+  const { data: path } = flags;
+  const val = flags.val ?? (path !== null && await hasTestHalf(path) ? path : null);
   const opened = await untilStopped((signal) =>
     openData(
-      { ...flags, cacheDir: join(cacheDir, "images"), crop: flags.cropSize ?? 224 },
+      { ...flags, val, cacheDir: join(cacheDir, "images"), crop: flags.cropSize ?? 224 },
       (event) => progress.show({ source: "data", ...event }),
       signal,
     )
   );
   if (typeof opened === "number") return opened;
-  const { data, val } = opened.done;
+  const { data, val: held } = opened.done;
   data.close();
-  val?.close();
+  held?.close();
   const job: KnnJob = {
     command: "knn",
     device: deviceOf(flags),
@@ -111,7 +114,7 @@ async function evaluate(weights: string, flags: KnnFlags, cacheDir: string, prog
     network: flags.network,
     numHeads: flags.numHeads,
     data: data.locator,
-    val: val?.locator,
+    val: held?.locator,
     cropSize: flags.cropSize,
     batch: flags.batchSize,
     ks: flags.nbKnn,

@@ -1,17 +1,38 @@
 // A folder of results that appears whole or not at all; files that could not be written are refused early.
 
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
 
-/** Refuses a folder that holds something already. @throws {RangeError} naming it */
+/** Refuses a folder that holds something already, or could not be made. @throws {RangeError} naming it */
 export async function refuseUsedFolder(out: string): Promise<void> {
   try {
     for await (const _ of Deno.readDir(out)) {
       throw new RangeError(`--out ${out}: holds files already: name another folder, or empty it`);
     }
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return;
     if (error instanceof Deno.errors.NotADirectory) throw new RangeError(`--out ${out}: is a file: name a folder`);
-    throw error;
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  await trying(`--out ${out}`, async () => {
+    await Deno.remove(await Deno.makeTempDir({ dir: await nearestFolder(out), prefix: ".denodino-" }));
+  });
+}
+
+/** The folder itself, or the nearest one above that is there. */
+async function nearestFolder(path: string): Promise<string> {
+  for (let at = resolve(path);; at = dirname(at)) if (await exists(at) || dirname(at) === at) return at;
+}
+
+const partOf = (out: string) => `${out.replace(/[/\\]+$/, "")}.part`;
+
+const exists = (path: string) => Deno.stat(path).then(() => true, () => false);
+
+/** What keeps `write` from writing, as the user's mistake. */
+async function trying(what: string, write: () => Promise<void>): Promise<void> {
+  try {
+    await write();
+  } catch (error) {
+    const [reason] = (error as Error).message.split(/ \(os error|:/);
+    throw new RangeError(`${what}: cannot be written: ${reason}: name another place`);
   }
 }
 
@@ -21,8 +42,9 @@ export async function refuseUsedFolder(out: string): Promise<void> {
  * @param fill when it throws, nothing is left behind
  */
 export async function writeFolder<T>(out: string, fill: (folder: string) => Promise<T>): Promise<T> {
-  const part = `${out.replace(/[/\\]+$/, "")}.part`;
+  const part = partOf(out);
   await Deno.remove(part, { recursive: true }).catch(() => {}); // of a run that was killed
+  const above = await nearestFolder(dirname(resolve(part)));
   await Deno.mkdir(part, { recursive: true });
   try {
     const result = await fill(part);
@@ -31,13 +53,28 @@ export async function writeFolder<T>(out: string, fill: (folder: string) => Prom
     return result;
   } catch (error) {
     await Deno.remove(part, { recursive: true }).catch(() => {});
+    for (let at = dirname(resolve(part)); at !== above; at = dirname(at)) await Deno.remove(at).catch(() => {});
     throw error;
   }
 }
 
-/** Refuses a file in a folder that is not there, before anything is computed for it. @throws {RangeError} naming both */
-export async function refuseMissingFolder(flag: string, file: string): Promise<void> {
+/**
+ * Refuses a file that could not be written, before anything is computed for it.
+ *
+ * @param what names it in messages
+ * @throws {RangeError} if its folder is not there, or closed to us, or it is a folder itself
+ */
+export async function refuseUnwritableFile(what: string, file: string): Promise<void> {
   const folder = dirname(file);
   const stat = await Deno.stat(folder).catch(() => undefined);
-  if (!stat?.isDirectory) throw new RangeError(`${flag} ${file}: there is no folder ${folder}: make it first`);
+  if (!stat?.isDirectory) throw new RangeError(`${what}: there is no folder ${folder}: make it first`);
+  if ((await Deno.stat(file).catch(() => undefined))?.isDirectory) {
+    throw new RangeError(`${what}: is a folder: name a file`);
+  }
+  const part = `${file}.part`; // as files are written
+  if (await exists(part)) return;
+  await trying(what, async () => {
+    (await Deno.open(part, { write: true, createNew: true })).close();
+    await Deno.remove(part);
+  });
 }

@@ -23,6 +23,7 @@ import { checkCropSize } from "./crop_size.ts";
 import { type EvaluationCommand, runEvaluation, type SourceRequest, type Values } from "./evaluation.ts";
 import type { EvaluationContext } from "./evaluation_job.ts";
 import { givenArguments } from "./mode.ts";
+import { refuseUnwritableFile } from "./output_folder.ts";
 import { encodePng } from "./report/png.ts";
 
 const fields = {
@@ -67,17 +68,18 @@ export const command: EvaluationCommand<typeof fields> = {
     if (queries.length > 1 && !queries.every(isImageName)) {
       throw new RangeError(`query ${queries.find((query) => !isImageName(query))}: name images, or one folder of them`);
     }
-    const files = queries.every(isImageName) ? queries.map(realPath) : undefined;
+    const files = queries.length > 1 ? [...new Set(queries)] : undefined;
     sources.queries = { path: queries[0], files, strict: true };
     return sources;
   },
-  prepare: (flags) => {
+  prepare: async (flags) => {
     const { words, data, duplicates, sheet } = flags as Flags;
     if (data === null && words.length === 1 && duplicates === null) {
       throw new RangeError("nothing to do: name a query, or --duplicates 0.95, or --data to build the index");
     }
     if (sheet !== null && words.length === 1) throw new RangeError("--sheet shows the results of queries: name one");
-    return Promise.resolve();
+    if (sheet !== null && !/\.png$/i.test(sheet)) throw new RangeError(`--sheet ${sheet}: name a .png file`);
+    if (data !== null) await refuseUnwritableFile(words[0], words[0]);
   },
   async evaluate(context, given) {
     const flags = given as Flags;
@@ -138,14 +140,6 @@ export const command: EvaluationCommand<typeof fields> = {
     return { value, lines };
   },
 };
-
-function realPath(query: string): string {
-  try {
-    return Deno.realPathSync(query);
-  } catch (error) {
-    throw error instanceof Deno.errors.NotFound ? new RangeError(`${query}: no such image`) : error;
-  }
-}
 
 async function build(
   context: EvaluationContext,

@@ -45,7 +45,7 @@ export async function rateOf(path: string): Promise<number | undefined> {
 }
 
 /**
- * The images of a folder as absolute paths; frame2.png stands before frame10.png.
+ * The images of a folder; frame2.png stands before frame10.png.
  *
  * @throws {RangeError} if there is no such folder, or no image in it
  */
@@ -63,9 +63,8 @@ export async function imagesIn(folder: string): Promise<string[]> {
     throw error;
   }
   if (names.length === 0) throw new RangeError(`${folder}: holds no images`);
-  const root = await Deno.realPath(folder);
   const byNumber = new Intl.Collator("en", { numeric: true });
-  return names.sort((a, b) => byNumber.compare(a, b) || (a < b ? -1 : 1)).map((name) => join(root, name));
+  return names.sort((a, b) => byNumber.compare(a, b) || (a < b ? -1 : 1)).map((name) => join(folder, name));
 }
 
 async function isVideo(path: string): Promise<boolean> {

@@ -228,13 +228,11 @@ function colourNormalization(normalization: Normalization, reference: boolean): 
 async function singleVideo(frames: string, mask: string | null, name: string): Promise<Found> {
   if (mask === null) throw new RangeError("--frames wants the first frame's mask in --mask");
   const files = await imagesIn(frames);
-  const real = await Deno.realPath(mask).catch(() => {
-    throw new RangeError(`${mask}: no such mask`);
-  });
+  if (!await Deno.stat(mask).then(({ isFile }) => isFile, () => false)) throw new RangeError(`${mask}: no such mask`);
   const places = files.map((_, i) => i);
   return {
     frames: files,
-    masks: [real],
+    masks: [mask],
     sequences: [{ name: name.replace(/\.[^.]*$/, ""), frames: places, masks: places.map((i) => i ? undefined : 0) }],
   };
 }

@@ -1,11 +1,12 @@
 // Opens a path as pixels, whatever it holds: the one call that training and evaluation make.
 
+import { resolve } from "node:path";
 import { isArchiveName, openArchive } from "./archive.ts";
 import { decodeDataset } from "./cache.ts";
 import { openCifar } from "./cifar.ts";
 import type { DataEvent, EncodedDataset, PixelLocator, PixelSource, Split } from "./dataset.ts";
 import type { Decoder } from "./decoder.ts";
-import { openFolder } from "./folder.ts";
+import { filesDataset, openFolder } from "./folder.ts";
 import { isIdxImageName, openIdx } from "./idx.ts";
 import { isListName, openList } from "./list.ts";
 import { loadSample } from "./sample.ts";
@@ -17,6 +18,8 @@ export interface OpenOptions {
   split?: Split;
   /** Take the first N images only. */
   limit?: number;
+  /** Image files one by one, in this order and named as here, instead of what lies at the path. */
+  files?: readonly string[];
   /** Apply EXIF orientation. Default true. */
   exif?: boolean;
   /** Raw formats (CIFAR, IDX): surround smaller images with zeros up to this height and width. */
@@ -49,10 +52,12 @@ export interface OpenOptions {
  * @throws {SyntaxError} if a file of the data set is damaged
  */
 export async function openPixels(path: string, options: OpenOptions = {}): Promise<PixelSource> {
-  const { split = "train", limit, pad, crop = 224, onEvent = () => {}, cacheSize } = options;
+  const { split = "train", limit, pad, crop = 224, onEvent = () => {}, cacheSize, files } = options;
   checkCount("limit", limit);
   checkCount("cacheSize", typeof cacheSize === "number" ? cacheSize : undefined);
-  const found = await find(path, split, limit, pad);
+  const found = files
+    ? await filesDataset({ kind: "list", name: path, ids: files.slice(0, limit), pathOf: (file) => resolve(file) })
+    : await find(path, split, limit, pad);
   onEvent({
     type: "found",
     name: found.name,

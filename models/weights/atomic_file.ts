@@ -19,11 +19,11 @@ export async function writeFileAtomically(path: string, fill: (write: WriteBytes
       for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done)).catch(naming(path));
     });
     await file.sync().catch(naming(path));
+    await Deno.rename(part, path); // fails where a folder has that name
   } catch (error) {
     await Deno.remove(part).catch(() => {}); // it may never have come to be
     throw error;
   }
-  await Deno.rename(part, path);
   await syncFolder(dirname(path));
 }
 

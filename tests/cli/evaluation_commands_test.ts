@@ -8,6 +8,7 @@ import { command as retrieval } from "../../cli/retrieval.ts";
 import { command as search } from "../../cli/search.ts";
 import { command as videoSegmentation } from "../../cli/video_segmentation.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
+import { isImageName } from "../../dino/data/decode.ts";
 import { hasTestHalf } from "../../dino/data/halves.ts";
 import { openPixels } from "../../dino/data/open.ts";
 import { loadSharp } from "../../dino/data/sharp.ts";
@@ -48,10 +49,8 @@ async function evaluate(
   const extra = await command.prepare?.(flags, folder) ?? null;
   const sources: Record<string, PixelSource> = {};
   for (const [name, { path, split, files, strict, ifHalved }] of Object.entries(command.sources(flags, extra))) {
-    let from = path!;
-    if (ifHalved && !await hasTestHalf(from)) continue;
-    if (files) await Deno.writeTextFile(from = join(folder, `${name}.txt`), files.join("\n"));
-    sources[name] = await openPixels(from, { split });
+    if (ifHalved && !await hasTestHalf(path!)) continue;
+    sources[name] = await openPixels(path!, { split, files: files ?? (isImageName(path!) ? [path!] : undefined) });
     assert(!strict || sources[name].skipped.length === 0);
   }
   const loaded = await loadWeights(join(folder, "toy.safetensors"));

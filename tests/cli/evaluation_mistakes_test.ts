@@ -26,6 +26,8 @@ Deno.test("evaluation commands: every mistake names its file or flag, ends with 
     for (const i of [1, 2, 3]) await Deno.copyFile(at(`${masks}/0000${i}.png`), at(`small/0000${i}.png`));
     await Deno.writeTextFile(at("truth.json"), `{"imlist": ["200000"], "qimlist": ["201000"], "gnd": [{"easy": [4]}]}`);
     await Deno.writeTextFile(at("film.mp4"), "no film");
+    await writePicture(at("a, b.png"), picture(20, 20, () => [9, 9, 9]), 20, 20);
+    await Deno.writeTextFile(at("torn.png"), "");
 
     const run = async (words: string[]) => {
       const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
@@ -65,7 +67,13 @@ Deno.test("evaluation commands: every mistake names its file or flag, ends with 
       ],
       // Frames and images that cannot be read.
       [["video_segmentation", toy, "--data", "torn", "--out", "cut"], `${frames}/00002.png cannot be read`],
-      [["attention", toy, "--data", `torn/${frames}`, "--out", "looks"], "00002.png cannot be read"],
+      [["attention", toy, "--data", `torn/${frames}`, "--out", "deep/looks"], "00002.png cannot be read"],
+      [["attention", toy, "--data", `torn/${frames}`, "--video", "f.webp"], `torn/${frames}/00002.png cannot be read`],
+      [["attention", toy, "--data", "a, b.png", "--video", "copies"], "--video copies: no film has such a name"],
+      [
+        ["attention", toy, "--data", "a, b.png", "--image-size", "8", "--masks", "small", "--out", "deep/looks"],
+        "small",
+      ],
       [["video_segmentation", toy, "--frames", "film.mp4", "--mask", "small/00000.png", "--out", "cut"], "film.mp4: "],
       // An index of another model, or none at all; a ground truth of other images.
       [
@@ -74,6 +82,11 @@ Deno.test("evaluation commands: every mistake names its file or flag, ends with 
       ],
       [["search", "truth.json", "copies/strong/200001.png"], "truth.json: "],
       [["search", "copies.index", "none.png", "--sheet", "sheet.png"], "none.png: no such image"],
+      [["search", "copies.index", "none.png", "a, b.png"], "search: none.png cannot be read: no such file"],
+      [["search", "copies.index", "small", "--sheet", "small"], "--sheet small: name a .png file"],
+      [["search", "copies.index", "torn.png"], "(torn.png: empty file)"],
+      [["search", "small", "--data", "copies", "--weights", "toy.safetensors"], "small: is a folder: name a file"],
+      [["search", "none/x", "--data", "copies", "--weights", "toy.safetensors"], "none/x: there is no folder none"],
       [["retrieval", toy, "--data", "copies", "--ground-truth", "truth.json"], "truth.json: no ground truth: query 0"],
       [["copy_detection", toy, "--data", "train"], "train: has no folder original/"],
       // Results that could not be written.
