@@ -49,7 +49,17 @@ const HOT = [
   ...["tile", "rows", "cols"].flatMap((layout) =>
     TILE_SHAPES.filter((t) => t.columns === 16).map(({ rows, columns }) => `${layout}${rows}x${columns}`)
   ),
-  ...["expRow", "geluRow", "geluBackwardRow", "softmaxColumns", "gradientColumns"],
+  ...["expRow", "geluRow", "geluBackwardRow", "geluKeepingRow", "softmaxColumns", "gradientColumns"],
+  ...[
+    "scaledRow",
+    "scaledSumRow",
+    "rowTotal",
+    "rowDeviations",
+    "normalizeRow",
+    "parameterGradientsRow",
+    "inputGradientRow",
+  ],
+  ...["adamwRow", "followRow"],
 ];
 
 /** Numbers of the functions that V8's trace says to be widened, when it compiles one after the other. */

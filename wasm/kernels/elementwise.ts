@@ -1,6 +1,6 @@
 // Elementwise operations and sums over rows. A chunk is a range of elements, or a range of columns.
 import { constants } from "./context";
-import { geluBackwardRow, geluRow } from "./rows";
+import { geluBackwardRow, geluRow, scaledRow } from "./rows";
 import { geluDerivative4, laneSum64, loadUpTo, storeUpTo } from "./math";
 import { real, word } from "./step";
 
@@ -55,11 +55,8 @@ export function scaleRows(step: usize, chunk: u32): void {
   const columns = word(step, 4), perScale = word(step, 5), perChunk = word(step, 6);
   const last = min((chunk + 1) * perChunk, word(step, 3));
   for (let r = chunk * perChunk; r < last; r++) {
-    const factor = f32x4.splat(load<f32>(word(step, 1) + (<usize>(r / perScale) << 2)));
-    let x = word(step, 0) + <usize>r * (columns << 2), y = word(step, 2) + <usize>r * (columns << 2);
-    for (let left = columns; left > 0; left -= min(left, 4), x += 16, y += 16) {
-      storeUpTo(y, f32x4.mul(factor, loadUpTo(x, left)), left);
-    }
+    const offset = <usize>r * (columns << 2);
+    scaledRow(word(step, 0) + offset, word(step, 1) + (<usize>(r / perScale) << 2), word(step, 2) + offset, columns);
   }
 }
 

@@ -61,6 +61,13 @@ export function fillConstants(k: usize): void {
   store<f32>(k, 0.6931470036506653, POWER + 20);
 }
 
+/** Where the table of constants holds 1. */
+// @ts-ignore: decorator
+@inline
+export function addressOfOne(k: usize): usize {
+  return k + ONE;
+}
+
 // @ts-ignore: decorator
 @inline
 function constant(k: usize, offset: usize): v128 {

@@ -6,8 +6,8 @@
 // number of threads: none of them changes the result.
 import { constants, scratch, tileColumns, tileRows, zeros } from "./context";
 import { copyA, PANELS_AT_ONCE, packA, packPanels, packTransposedPanels, rowsBlock, tileBlock } from "./block";
-import { loadUpTo, storeUpTo } from "./math";
-import { geluBackwardRow, geluRow } from "./rows";
+import { addressOfOne } from "./math";
+import { geluBackwardRow, geluKeepingRow, geluRow, scaledRow, scaledSumRow } from "./rows";
 import { ceilDiv, word } from "./step";
 
 /**
@@ -139,21 +139,16 @@ function finish(step: usize, tile: usize, tileStride: usize, row: u32, column: u
   const residual: usize = word(step, 11), pre: usize = word(step, 14), rowScale: usize = word(step, 15);
   const plain = !accumulate && !residual && !rowScale;
   for (let r: u32 = 0; r < rows; r++, tile += tileStride) {
-    const offset = (<usize>(row + r) * n + column) << 2, c = word(step, 4) + offset;
-    if (epilogue == GELU) {
-      if (pre) memory.copy(pre + offset, tile, columns << 2);
-      geluRow(tile, plain ? c : tile, columns, constants);
-    } else if (epilogue == GELU_BACKWARD) {
-      geluBackwardRow(tile, pre + offset, plain ? c : tile, columns, constants);
-    } else if (plain) memory.copy(c, tile, columns << 2);
+    const offset = (<usize>(row + r) * n + column) << 2, c = word(step, 4) + offset, to = plain ? c : tile;
+    if (epilogue == GELU_BACKWARD) geluBackwardRow(tile, pre + offset, to, columns, constants);
+    else if (epilogue == PLAIN) {
+      if (plain) memory.copy(c, tile, columns << 2);
+    } else if (pre) geluKeepingRow(tile, pre + offset, to, columns, constants);
+    else geluRow(tile, to, columns, constants);
     if (plain) continue;
-    const factor = f32x4.splat(rowScale ? load<f32>(rowScale + (<usize>((row + r) / perScale) << 2)) : 1);
-    for (let j: u32 = 0; j < columns; j += 4) {
-      const left = columns - j, at = <usize>j << 2;
-      let v = f32x4.mul(v128.load(tile + at), factor);
-      if (residual) v = f32x4.add(v, loadUpTo(residual + offset + at, left));
-      if (accumulate) v = f32x4.add(v, loadUpTo(c + at, left));
-      storeUpTo(c + at, v, left);
-    }
+    const factor = rowScale ? rowScale + (<usize>((row + r) / perScale) << 2) : addressOfOne(constants);
+    if (residual) scaledSumRow(tile, factor, residual + offset, accumulate ? tile : c, columns);
+    if (accumulate) scaledSumRow(tile, residual ? addressOfOne(constants) : factor, c, c, columns);
+    else if (!residual) scaledRow(tile, factor, c, columns);
   }
 }

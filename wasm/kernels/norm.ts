@@ -1,37 +1,8 @@
 // Normalisations along a row. A chunk is a range of rows.
 import { laneSum, loadUpTo, storeUpTo } from "./math";
 import { scratch } from "./context";
+import { inputGradientRow, normalizeRow, parameterGradientsRow, rowDeviations, rowTotal } from "./norm_rows";
 import { real, word } from "./step";
-
-// @ts-ignore: decorator
-@inline
-function rowSum(x: usize, n: u32): f32 {
-  let s0 = f32x4.splat(0), s1 = s0, i: u32 = 0;
-  for (; i + 8 <= n; i += 8) {
-    s0 = f32x4.add(s0, v128.load(x + (<usize>i << 2)));
-    s1 = f32x4.add(s1, v128.load(x + (<usize>i << 2), 16));
-  }
-  for (; i < n; i += 4) s0 = f32x4.add(s0, loadUpTo(x + (<usize>i << 2), n - i));
-  return laneSum(f32x4.add(s0, s1));
-}
-
-/** Σ (x − mean)². */
-// @ts-ignore: decorator
-@inline
-function squaredDeviations(x: usize, n: u32, mean: f32): f32 {
-  const m = f32x4.splat(mean);
-  let s0 = f32x4.splat(0), s1 = s0, i: u32 = 0;
-  for (; i + 8 <= n; i += 8) {
-    const d0 = f32x4.sub(v128.load(x + (<usize>i << 2)), m), d1 = f32x4.sub(v128.load(x + (<usize>i << 2), 16), m);
-    s0 = f32x4.relaxed_madd(d0, d0, s0);
-    s1 = f32x4.relaxed_madd(d1, d1, s1);
-  }
-  for (; i < n; i += 4) {
-    const d = f32x4.sub(loadUpTo(x + (<usize>i << 2), n - i, mean), m);
-    s0 = f32x4.relaxed_madd(d, d, s0);
-  }
-  return laneSum(f32x4.add(s0, s1));
-}
 
 /** Σ a·b. */
 // @ts-ignore: decorator
@@ -50,78 +21,37 @@ function dot(a: usize, b: usize, n: u32): f32 {
   return laneSum(f32x4.add(s0, s1));
 }
 
-/** Arguments: x, weight, bias, y, stats (or 0), rows, columns, eps, rows a chunk. */
+/** Arguments: x, weight, bias, y, stats (or 0), rows, columns, eps, rows a chunk. Scratch: 128 bytes. */
 export function layerNorm(step: usize, chunk: u32): void {
   const n = word(step, 6), stride: usize = n << 2, weight: usize = word(step, 1), bias: usize = word(step, 2);
-  const last = min((chunk + 1) * word(step, 8), word(step, 5));
+  const last = min((chunk + 1) * word(step, 8), word(step, 5)), temp = scratch + 64;
   for (let r = chunk * word(step, 8); r < last; r++) {
-    const x = word(step, 0) + r * stride, y = word(step, 3) + r * stride;
-    const mean = rowSum(x, n) / <f32>n;
-    const rstd: f32 = 1 / sqrt(squaredDeviations(x, n, mean) / <f32>n + real(step, 7));
-    if (word(step, 4)) {
-      store<f32>(word(step, 4) + (<usize>r << 3), mean);
-      store<f32>(word(step, 4) + (<usize>r << 3), rstd, 4);
-    }
-    const m = f32x4.splat(mean), s = f32x4.splat(rstd);
-    let i: u32 = 0;
-    for (; i + 8 <= n; i += 8) {
-      const at = <usize>i << 2;
-      const v0 = f32x4.mul(f32x4.sub(v128.load(x + at), m), s), v1 = f32x4.mul(f32x4.sub(v128.load(x + at, 16), m), s);
-      const y0 = f32x4.relaxed_madd(v0, v128.load(weight + at), v128.load(bias + at));
-      const y1 = f32x4.relaxed_madd(v1, v128.load(weight + at, 16), v128.load(bias + at, 16));
-      v128.store(y + at, y0);
-      v128.store(y + at, y1, 16);
-    }
-    for (; i < n; i += 4) {
-      const at = <usize>i << 2, left = n - i;
-      const v = f32x4.mul(f32x4.sub(loadUpTo(x + at, left), m), s);
-      storeUpTo(y + at, f32x4.relaxed_madd(v, loadUpTo(weight + at, left), loadUpTo(bias + at, left)), left);
-    }
+    const x = word(step, 0) + r * stride, stats = word(step, 4) ? word(step, 4) + (<usize>r << 3) : scratch;
+    store<f32>(stats, rowTotal(x, n, temp) / <f32>n);
+    store<f32>(stats, 1 / sqrt(rowDeviations(x, n, stats, temp) / <f32>n + real(step, 7)), 4);
+    normalizeRow(x, stats, weight, bias, word(step, 3) + r * stride, n);
   }
 }
 
 /**
  * Arguments: dy, x, stats, weight, dx (or 0), partials (or 0), rows, columns, rows a chunk, accumulate.
  * partials [chunks, 2, columns] receive this chunk's Σ dy·x̂ and Σ dy.
+ * Scratch: 192 bytes, a row of partials.
  */
 export function layerNormBackward(step: usize, chunk: u32): void {
   const n = word(step, 7), stride: usize = n << 2, weight: usize = word(step, 3), accumulate = word(step, 9);
-  const last = min((chunk + 1) * word(step, 8), word(step, 6));
-  const dweight: usize = word(step, 5) ? word(step, 5) + chunk * 2 * stride : scratch, dbias = dweight + stride;
+  const last = min((chunk + 1) * word(step, 8), word(step, 6)), sums = scratch, temp = scratch + 64;
+  const dweight: usize = word(step, 5) ? word(step, 5) + chunk * 2 * stride : scratch + 192, dbias = dweight + stride;
   memory.fill(dweight, 0, 2 * stride);
   for (let r = chunk * word(step, 8); r < last; r++) {
     const dy = word(step, 0) + r * stride, x = word(step, 1) + r * stride, stats = word(step, 2) + (<usize>r << 3);
-    const m = f32x4.splat(load<f32>(stats)), s = f32x4.splat(load<f32>(stats, 4));
-    let scaledSum = f32x4.splat(0), productSum = scaledSum, i: u32 = 0;
-    for (; i + 4 <= n; i += 4) {
-      const at = <usize>i << 2;
-      const d = v128.load(dy + at), unit = f32x4.mul(f32x4.sub(v128.load(x + at), m), s);
-      const scaled = f32x4.mul(d, v128.load(weight + at));
-      scaledSum = f32x4.add(scaledSum, scaled);
-      productSum = f32x4.relaxed_madd(scaled, unit, productSum);
-      v128.store(dweight + at, f32x4.relaxed_madd(d, unit, v128.load(dweight + at)));
-      v128.store(dbias + at, f32x4.add(d, v128.load(dbias + at)));
-    }
-    if (i < n) {
-      const at = <usize>i << 2, left = n - i, d = loadUpTo(dy + at, left);
-      const unit = f32x4.mul(f32x4.sub(loadUpTo(x + at, left), m), s);
-      const scaled = f32x4.mul(d, loadUpTo(weight + at, left));
-      scaledSum = f32x4.add(scaledSum, scaled);
-      productSum = f32x4.relaxed_madd(scaled, unit, productSum);
-      storeUpTo(dweight + at, f32x4.relaxed_madd(d, unit, loadUpTo(dweight + at, left)), left);
-      storeUpTo(dbias + at, f32x4.add(d, loadUpTo(dbias + at, left)), left);
-    }
+    parameterGradientsRow(dy, x, stats, weight, dweight, dbias, n, sums, temp);
     if (!word(step, 4)) continue;
     const dx = word(step, 4) + r * stride;
-    const meanScaled = f32x4.splat(laneSum(scaledSum) / <f32>n), meanProduct = f32x4.splat(laneSum(productSum) / <f32>n);
-    for (i = 0; i < n; i += 4) {
-      const at = <usize>i << 2, left = n - i;
-      const unit = f32x4.mul(f32x4.sub(loadUpTo(x + at, left), m), s);
-      const scaled = f32x4.mul(loadUpTo(dy + at, left), loadUpTo(weight + at, left));
-      let v = f32x4.mul(s, f32x4.relaxed_nmadd(unit, meanProduct, f32x4.sub(scaled, meanScaled)));
-      if (accumulate) v = f32x4.add(v, loadUpTo(dx + at, left));
-      storeUpTo(dx + at, v, left);
-    }
+    store<f32>(sums, load<f32>(sums) / <f32>n);
+    store<f32>(sums, load<f32>(sums, 4) / <f32>n, 4);
+    if (!accumulate) memory.fill(dx, 0, stride);
+    inputGradientRow(dy, x, stats, weight, sums, dx, n);
   }
 }
 

@@ -1,6 +1,8 @@
 // What changes parameters. Arenas are cut into pieces of at most a few thousand elements that belong to one tensor; a chunk
 // is a piece. The piece table holds (segment, first element, elements, group) as i32; unused pieces have no elements.
 import { laneSum64, loadUpTo, storeUpTo } from "./math";
+import { scratch } from "./context";
+import { adamwRow, followRow, writeScalars } from "./update_rows";
 import { real, word } from "./step";
 
 /** Fills the piece table; arguments: segments i32 [S, 4], S, pieces, capacity, most elements of a piece. */
@@ -90,22 +92,11 @@ export function optimizerUpdate(step: usize, chunk: u32): void {
 }
 
 function adamw(step: usize, n: u32, p: usize, grad: usize, m: usize, v: usize, group: usize, clip: f32, lr: f32, wd: f32): void {
-  const factor = f32x4.splat(clip), decay = f32x4.splat(<f32>(1 - <f64>lr * <f64>wd)), eps = f32x4.splat(real(step, 15));
-  const beta1 = f32x4.splat(real(step, 11)), rest1 = f32x4.splat(real(step, 12));
-  const beta2 = f32x4.splat(real(step, 13)), rest2 = f32x4.splat(real(step, 14));
-  const rate = f32x4.splat(lr / load<f32>(group, 8)), root = f32x4.splat(1 / sqrt(load<f32>(group, 12)));
-  for (let i: u32 = 0; i < n; i += 4) {
-    const at = <usize>i << 2, left = n - i;
-    const g = f32x4.mul(loadUpTo(grad + at, left), factor);
-    const mean = f32x4.relaxed_madd(beta1, loadUpTo(m + at, left), f32x4.mul(rest1, g));
-    const square = f32x4.relaxed_madd(beta2, loadUpTo(v + at, left), f32x4.mul(rest2, f32x4.mul(g, g)));
-    const denominator = f32x4.relaxed_madd(f32x4.sqrt(square), root, eps);
-    const kept = f32x4.mul(loadUpTo(p + at, left), decay);
-    const next = f32x4.relaxed_nmadd(rate, f32x4.div(mean, denominator), kept);
-    storeUpTo(m + at, mean, left);
-    storeUpTo(v + at, square, left);
-    storeUpTo(p + at, next, left);
-  }
+  writeScalars(
+    scratch, clip, <f32>(1 - <f64>lr * <f64>wd), lr / load<f32>(group, 8), 1 / sqrt(load<f32>(group, 12)), real(step, 15),
+    real(step, 11), real(step, 12), real(step, 13), real(step, 14),
+  );
+  adamwRow(p, grad, m, v, n, scratch);
 }
 
 /** SGD and LARS. */
@@ -127,12 +118,9 @@ function descend(step: usize, n: u32, p: usize, grad: usize, m: usize, norms: us
 
 /** target ← λ·target + (1 − λ)·source. */
 function follow(target: usize, source: usize, n: u32, lambda: f32): void {
-  const keep = f32x4.splat(lambda), take = f32x4.splat(<f32>(1 - <f64>lambda));
-  for (let i: u32 = 0; i < n; i += 4) {
-    const at = <usize>i << 2, left = n - i;
-    const v = f32x4.relaxed_madd(keep, loadUpTo(target + at, left), f32x4.mul(take, loadUpTo(source + at, left)));
-    storeUpTo(target + at, v, left);
-  }
+  store<f32>(scratch, lambda);
+  store<f32>(scratch, <f32>(1 - <f64>lambda), 4);
+  followRow(target, source, n, scratch);
 }
 
 /** Arguments: source, target, momentum, frozen (or 0), elements, elements a chunk. */

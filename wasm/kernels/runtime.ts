@@ -286,4 +286,6 @@ export { setContext };
 export { fillConstants } from "./math";
 export * from "./rows";
 export * from "./columns";
+export * from "./norm_rows";
+export * from "./update_rows";
 export * from "./micro";

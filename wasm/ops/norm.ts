@@ -11,6 +11,7 @@ export const normLowerings: Lowerings = {
     requirePlain(op.kind, op.out.y !== undefined);
     const { x, weight, bias } = op.in, { y, stats } = op.out;
     const [rows, columns] = asMatrix(x), { chunks, perChunk } = cut(to, rows, { weight: 4 * columns });
+    to.scratch(128);
     to.step(Code.layerNorm, chunks, [
       to.at(x),
       to.at(weight),
@@ -30,7 +31,7 @@ export const normLowerings: Lowerings = {
     const [rows, columns] = asMatrix(x), { chunks, perChunk } = cutFixed(rows, columns, PARTIALS);
     const wanted = dweight !== undefined || dbias !== undefined, rowBytes = columns * 4;
     const partials = wanted ? to.workspace(chunks * 2 * rowBytes) : 0;
-    to.scratch(2 * rowBytes);
+    to.scratch(192 + 2 * rowBytes);
     to.step(Code.layerNormBackward, chunks, [
       to.at(dy),
       to.at(x),

@@ -29,6 +29,7 @@ export const optimizerLowerings: Lowerings = {
       { param, first, second, teacher } = op.out;
     const { method, beta1, beta2, eps, momentum, eta } = op.attrs;
     const { table, capacity } = pieces(segments, grad, to);
+    to.scratch(64);
     to.step(Code.optimizerUpdate, capacity, [
       table,
       to.at(param),
@@ -54,6 +55,7 @@ export const optimizerLowerings: Lowerings = {
   ema(op, to) {
     const { source, momentum, frozen } = op.in, { target } = op.out, n = size(target);
     const { chunks, perChunk } = cut(to, n, { multiple: 16 });
+    to.scratch(64);
     to.step(Code.ema, chunks, [to.at(source), to.at(target), to.at(momentum), to.at(frozen), n, perChunk]);
   },
 
