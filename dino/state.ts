@@ -1,5 +1,6 @@
 // Everything a DINO run changes: two networks, gradients, moments, the center, and the scalars the host writes.
-import { Arena, layoutSegments } from "../models/graph/arena.ts";
+import { Arena, layoutSegments, packSegments } from "../models/graph/arena.ts";
+import type { Backend } from "../models/graph/backend.ts";
 import { GROUP_COLUMNS, NORM_COLUMNS, segmentTable } from "../models/graph/ops/optimizer.ts";
 import { type Tensor, tensor } from "../models/graph/tensor.ts";
 import { networkBufferShapes, type NetworkConfig, networkShapes } from "../models/dino_network.ts";
@@ -14,6 +15,20 @@ export const METRICS = ["loss", "teacherEntropy", "frozen"] as const;
 
 /** One of {@link METRICS}. */
 export type Metric = (typeof METRICS)[number];
+
+/** What changes from update to update. */
+export interface UpdateScalars {
+  /** Rows of parameter groups, [groups, 8]. */
+  readonly groups: Float32Array;
+  /** Of the teacher's softmax. */
+  readonly teacherTemp: number;
+  /** Of the teacher's average. */
+  readonly teacherMomentum: number;
+  /** Where in the ring the update's metrics go. */
+  readonly ringRow: number;
+}
+
+type ScalarName = Exclude<keyof UpdateScalars, "groups">;
 
 /** The tensors of a run. Arenas of one layout hold, member by member, the same parameter. */
 export class DinoState {
@@ -45,7 +60,7 @@ export class DinoState {
   readonly segments: Tensor;
   /** Σg², Σp², Σgp of each parameter. */
   readonly norms: Tensor;
-  /** Scalars written by the host: teacherTemp, teacherMomentum, ringRow; each [1]. */
+  /** What {@link writeScalars} writes: {@link groups}, and teacherTemp, teacherMomentum, ringRow, each [1]. */
   readonly scalars: Arena;
   /** {@link METRICS} of the current update, each [1]. `frozen` becomes 1 at the first non-finite loss or gradient and stays. */
   readonly metrics: Arena;
@@ -68,17 +83,29 @@ export class DinoState {
     this.teacherMoving = new Arena("teacherMoving", buffers, "state");
     this.center = tensor("center", [K], "state");
     this.centerSum = tensor("centerSum", [K], "state");
-    this.groups = tensor("groups", [PARAMETER_GROUPS, GROUP_COLUMNS], "input");
     this.segments = segmentTable(segments, (s) => parameterGroup(s.name, s.shape, network.head));
     this.norms = tensor("norms", [segments.length, NORM_COLUMNS], "state");
     const scalar = (name: string) => [name, [1]] as const;
     this.scalars = new Arena(
       "scalar",
-      layoutSegments(["teacherTemp", "teacherMomentum", "ringRow"].map(scalar)),
+      layoutSegments([
+        ["groups", [PARAMETER_GROUPS, GROUP_COLUMNS]],
+        ...["teacherTemp", "teacherMomentum", "ringRow"].map(scalar),
+      ]),
       "input",
     );
+    this.groups = this.scalars.get("groups");
     this.metrics = new Arena("metric", layoutSegments(METRICS.map(scalar)), "state");
     this.ring = tensor("ring", [RING_ROWS, ...this.metrics.flat.shape], "state");
+  }
+
+  /** Tells a device everything that the host decides anew for an update, in one write. */
+  writeScalars(backend: Pick<Backend, "write">, values: UpdateScalars): void {
+    const { segments, flat } = this.scalars;
+    backend.write(
+      flat,
+      packSegments(segments, ({ name }) => name === "groups" ? values.groups : [values[name as ScalarName]]),
+    );
   }
 
   /** Parameters and buffers of the student by name. */

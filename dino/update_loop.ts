@@ -143,13 +143,11 @@ export class UpdateLoop {
 
   /** Tells the device the scalars of the next update. */
   #writeSchedules(): void {
-    const { backend, plan, setup: { state: { groups, scalars } } } = this;
+    const { backend, plan, setup: { state } } = this;
     const values = scheduledValues(plan.config, plan.stepsPerEpoch, this.#step);
     this.#pending.push({ step: this.#step, values, optimizerSteps: this.#optimizer.steps });
-    backend.write(groups, this.#optimizer.next(values));
-    backend.write(scalars.get("teacherTemp"), Float32Array.of(values.teacherTemp));
-    backend.write(scalars.get("teacherMomentum"), Float32Array.of(values.momentum));
-    backend.write(scalars.get("ringRow"), Float32Array.of(this.#pending.length - 1));
+    const { teacherTemp, momentum: teacherMomentum } = values, groups = this.#optimizer.next(values);
+    state.writeScalars(backend, { groups, teacherTemp, teacherMomentum, ringRow: this.#pending.length - 1 });
   }
 
   /** Reads the metrics of the updates since the last look, in their order. */

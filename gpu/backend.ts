@@ -126,7 +126,7 @@ export class WebGpuBackend implements Backend, Host {
       const { error } = event as GPUUncapturedErrorEvent;
       this.#fail(
         error.constructor.name === "GPUOutOfMemoryError"
-          ? `out of memory on the device (${error.message}): use a smaller batch, crop or output dimension, or precision f16`
+          ? `out of memory on the device (${error.message}): use a smaller batch, crop or output dimension${this.#orHalves}`
           : `the device reported an error: ${error.message}`,
       );
     });
@@ -174,6 +174,15 @@ export class WebGpuBackend implements Backend, Host {
     return describeDevice(this.adapter, this.device, this.limits.subgroups);
   }
 
+  get #storesHalves(): boolean {
+    return this.adapter.features.includes("shader-f16");
+  }
+
+  /** The end of an advice to take less memory. */
+  get #orHalves(): string {
+    return this.precision === "f32" && this.#storesHalves ? ", or precision f16" : "";
+  }
+
   get memory(): MemoryUse {
     const { persistentBytes, arenaBytes, scratchBytes } = this.buffers;
     return { persistent: persistentBytes, arena: arenaBytes, workspace: scratchBytes };
@@ -214,6 +223,7 @@ export class WebGpuBackend implements Backend, Host {
 
   async holds(programs: readonly Program[], precision: Precision = this.precision): Promise<boolean> {
     this.check();
+    if (precision === "f16" && !this.#storesHalves) return false;
     const { chunkBytes, maximumBytes } = this.buffers;
     const roots = new Set<Tensor>();
     let arenaBytes = 0, scratchBytes = 0;
@@ -278,6 +288,7 @@ export class WebGpuBackend implements Backend, Host {
       this.device.queue.submit([encoder.finish()]);
       await readable.mapAsync(1 /* GPUMapMode.READ */);
       this.check();
+      this.#pacer.drained();
       new Uint8Array(result.buffer).set(new Uint8Array(readable.getMappedRange(), start - from, length));
       return result;
     } catch (thrown) {
@@ -292,6 +303,7 @@ export class WebGpuBackend implements Backend, Host {
     this.check();
     await this.#wait();
     this.check();
+    this.#pacer.drained();
   }
 
   async #wait(): Promise<void> {
@@ -346,7 +358,7 @@ export class WebGpuBackend implements Backend, Host {
     const bytes = fresh.reduce((sum, root) => sum + byteLength(root), 0) + arenaBytes + scratchBytes;
     throw new OutOfMemoryError(
       `webgpu: ${program.name} needs ${bytes} bytes more on the device, which refused (${refusal}): ` +
-        `use a smaller batch, crop or output dimension${this.precision === "f32" ? ", or precision f16" : ""}`,
+        `use a smaller batch, crop or output dimension${this.#orHalves}`,
     );
   }
 

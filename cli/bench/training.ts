@@ -64,10 +64,8 @@ export async function* stepCases(options: BenchOptions): AsyncGenerator<BenchCas
     images: batchSize,
     run: async () => {
       const values = scheduledValues(plan.config, plan.stepsPerEpoch, step % plan.totalSteps);
-      backend.write(state.groups, optimizer.next(values));
-      backend.write(state.scalars.get("teacherTemp"), Float32Array.of(values.teacherTemp));
-      backend.write(state.scalars.get("teacherMomentum"), Float32Array.of(values.momentum));
-      backend.write(state.scalars.get("ringRow"), Float32Array.of(0));
+      const { teacherTemp, momentum: teacherMomentum } = values;
+      state.writeScalars(backend, { groups: optimizer.next(values), teacherTemp, teacherMomentum, ringRow: 0 });
       feed.write(backend, batch, step++, 0);
       const running = (async () => {
         for (const executable of executables) await executable.run();

@@ -4,7 +4,7 @@ import type { Backend, Executable } from "../../models/graph/backend.ts";
 import { matmul } from "../../models/graph/ops/matmul.ts";
 import { type Selected, topK } from "../../models/graph/ops/neighbours.ts";
 import { Program } from "../../models/graph/program.ts";
-import { type Role, type Tensor, tensor } from "../../models/graph/tensor.ts";
+import { type Role, size, type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { emptyNeighbours, type Neighbours, type NeighbourSearch, selectNeighbours } from "./knn.ts";
 
 /** How a search is cut into pieces; results do not depend on it. */
@@ -100,20 +100,30 @@ async function loadBank(
   dim: number,
   { k, queries: count, cut }: { k: number; queries: number; cut: SearchSizes },
 ): Promise<Bank> {
-  const size = database.length / dim;
+  const all = database.length / dim;
   const program = new Program("neighbours");
   const queries = tensor("queries", [count, dim], "input");
   const blocks: Tensor[] = [];
-  const block = (start: number, rows: number) => {
+  const block = (rows: number) => {
     const t = tensor("database", [rows, dim], "input");
-    backend.write(t, database.subarray(start * dim, (start + rows) * dim));
     blocks.push(t);
     return t;
   };
+  /** Compiles, which fails where there is no room and leaves the backend as it was, and then fills the blocks. */
+  const load = async () => {
+    const executable = await backend.compile(program);
+    let start = 0;
+    for (const t of blocks) {
+      const end = start + size(t);
+      backend.write(t, database.subarray(start, end));
+      start = end;
+    }
+    return executable;
+  };
   if (k > cut.mostSelected) {
-    const similarities = tensor("similarities", [count, size], "output");
-    matmul(program, queries, block(0, size), { transB: true, into: similarities });
-    return { k, queries, blocks, outputs: { similarities }, executable: await backend.compile(program) };
+    const similarities = tensor("similarities", [count, all], "output");
+    matmul(program, queries, block(all), { transB: true, into: similarities });
+    return { k, queries, blocks, outputs: { similarities }, executable: await load() };
   }
   const selection = (role: Role): Selected => ({
     values: tensor("best values", [count, k], role),
@@ -122,15 +132,15 @@ async function loadBank(
   const outputs = selection("output");
   let earlier: Selected | undefined;
   let first = 0;
-  while (first < size) {
+  while (first < all) {
     // The first block must hold k rows, so that every later one has a full selection to go on from.
-    const rows = Math.min(Math.max(cut.rows, first === 0 ? k : 1), size - first);
-    const scores = matmul(program, queries, block(first, rows), { transB: true });
-    const into = first + rows < size ? selection("activation") : outputs;
+    const rows = Math.min(Math.max(cut.rows, first === 0 ? k : 1), all - first);
+    const scores = matmul(program, queries, block(rows), { transB: true });
+    const into = first + rows < all ? selection("activation") : outputs;
     earlier = topK(program, scores, k, { earlier, first, into });
     first += rows;
   }
-  return { k, queries, blocks, outputs, executable: await backend.compile(program) };
+  return { k, queries, blocks, outputs, executable: await load() };
 }
 
 function freeBank(backend: Backend, { queries, blocks, outputs, executable }: Bank): void {

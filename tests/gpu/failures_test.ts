@@ -1,6 +1,7 @@
 // What ends a run on a device, and the way back: a device that is lost, memory that lacks, buffers beyond the adapter's limit.
 import { train } from "../../dino/train.ts";
 import { openWebGpu } from "../../gpu/mod.ts";
+import type { Backend } from "../../models/graph/backend.ts";
 import { linear } from "../../models/graph/ops/matmul.ts";
 import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { Program } from "../../models/graph/program.ts";
@@ -33,16 +34,22 @@ withDevice("a run whose device is lost names its last checkpoint, from which it 
 });
 
 withDevice("a run that does not fit says what would, and the device can be used on", async (opened) => {
-  const backend = new WebGpuBackend(opened, { maximumBytes: 250_000 });
+  const backend = new WebGpuBackend(opened, { maximumBytes: 320_000 });
   const data = toyPixels();
-  const run = (changes: object) =>
-    train(toyConfig({ nbKnn: [3], batchSize: 24, steps: 1, ...changes }), { backend, data });
+  const run = (changes: object, on: Backend = backend) =>
+    train(toyConfig({ nbKnn: [3], batchSize: 24, steps: 1, ...changes }), { backend: on, data });
   const error = await assertRejects(() => run({}), RangeError, "what fits: ");
   assertStringIncludes(error.message, "bytes more on the device");
   const [, parts, batch] = /--accumulate (\d+).*--batch-size (\d+)/.exec(error.message) ?? [];
-  assert(Number(parts) > 1 && Number(batch) < 24, error.message);
+  const chunk = Number(/--crop-chunk (\d+)/.exec(error.message)?.[1]);
+  assert(Number(parts) > 1 && Number(batch) < 24 && chunk >= 1, error.message);
   assertEquals((await run({ accumulate: Number(parts) })).step, 1);
   await backend.close();
+  for (const changes of [{ cropChunk: chunk }, { batchSize: Number(batch) }]) {
+    const another = await openWebGpu({ allowFallback: true, maximumBytes: 320_000 });
+    assertEquals((await run(changes, another)).step, 1);
+    await another.close();
+  }
 });
 
 onGpu("a buffer beyond the adapter's limit is refused with bytes and a fix", (backend) => {
