@@ -110,6 +110,11 @@ function fittingWarmup(epochs: number): number {
  * @throws {RangeError} for values that cannot be, or cannot go together, with the fix
  */
 export function checkConfig(config: FittedConfig, facts?: ImageFacts): string[] {
+  for (const key of Object.keys(config)) {
+    if (Object.hasOwn(fields, key)) continue;
+    const nearest = nearestName(key, Object.keys(fields));
+    throw new RangeError(`config: unknown key ${key}${nearest ? `: did you mean ${nearest}?` : ""}`);
+  }
   for (const [key, field] of Object.entries(fields)) {
     checkField(`--${flagOf(key)}`, field, (config as unknown as Record<string, unknown>)[key]);
   }

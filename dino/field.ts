@@ -174,7 +174,9 @@ export function checkField(name: string, field: Field, value: unknown): void {
 function checkNumber(name: string, field: Field, value: unknown, whole: boolean): void {
   if (typeof value !== "number" || Number.isNaN(value)) {
     throw new TypeError(
-      `${name} ${JSON.stringify(value)}: wants a ${whole ? "whole " : ""}number, such as ${example(field)}`,
+      `${name} ${typeof value === "number" ? value : JSON.stringify(value)}: wants a ${
+        whole ? "whole " : ""
+      }number, such as ${example(field)}`,
     );
   }
   if (whole && !Number.isSafeInteger(value)) {

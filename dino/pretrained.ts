@@ -11,7 +11,7 @@ import { type BackboneWeights, readBackbone } from "../models/weights/backbone_w
 import { openWeights, type WeightsSource } from "../models/weights/open.ts";
 import { type Preprocessing, resizedTo, squareOf } from "../models/weights/preprocessing.ts";
 import type { VitReading, WeightsReport } from "../models/weights/vit_weights.ts";
-import { createDecoder } from "./data/decode.ts";
+import { createDecoder, DecodeError } from "./data/decode.ts";
 import type { DecodedImage, Decoder } from "./data/decoder.ts";
 import { type AttentionMaps, attentionMaps } from "./eval/attention.ts";
 import { uploadBackbone, type UploadedBackbone } from "./eval/backbone.ts";
@@ -32,6 +32,7 @@ export interface PretrainedOptions extends VitReading {
   readonly normalization?: Normalization;
 }
 
+const IMAGE_KINDS = "give a file's path, its bytes, or { pixels, height, width }";
 /** Images of one pass through the network. */
 const BATCH = 16;
 
@@ -69,14 +70,16 @@ export class PretrainedNetwork {
 
   /**
    * Features of images: [CLS] of the last block, normalised by the final layer norm; a convolutional network's average over
-   * its last map.
+   * its last map. Calls may overlap: they are answered one after the other.
    *
    * @param cropSize side of the central crop in pixels, after the shorter side is resized in proportion (256 for 224);
    *   default: what the file of weights says, or the size the network is made for
    * @returns a vector [embedDim] for each image, in order
-   * @throws {DecodeError} for an image that cannot be decoded
+   * @throws {DecodeError} for an image that cannot be decoded, naming it
+   * @throws {TypeError} for what is no image
    */
   async features(images: readonly ImageInput[], cropSize?: number): Promise<Float32Array[]> {
+    if (!Array.isArray(images)) throw new TypeError("features: wants a list of images, as in features([image])");
     const features: Float32Array[] = [];
     const side = cropSize ?? squareOf(this.preprocessing) ?? this.config.imageSize;
     const prepared = resizedTo(this.preprocessing, side);
@@ -85,7 +88,7 @@ export class PretrainedNetwork {
       const batch = images.slice(start, start + BATCH);
       const planes = new Float32Array(batch.length * plane);
       for (const [i, image] of batch.entries()) {
-        const pixels = await this.#pixels(image);
+        const pixels = await this.#pixels(image, start + i);
         // An image that has the crop's size already is taken as it is.
         const fitted = pixels.height === side && pixels.width === side ? pixels : preparedRaster(pixels, prepared);
         planes.set(normalizedPlanes(fitted, prepared.normalization), i * plane);
@@ -134,11 +137,19 @@ export class PretrainedNetwork {
     this.#uploaded.dispose();
   }
 
-  async #pixels(image: ImageInput): Promise<Raster> {
-    const { pixels, height, width } = typeof image === "string" || image instanceof Uint8Array
-      ? await this.#decoder.decode(image)
-      : image;
-    return raster(pixels, height, width);
+  /** @param at its place in a list, to be named by */
+  async #pixels(image: ImageInput, at = 0): Promise<Raster> {
+    if (typeof image !== "string" && !(image instanceof Uint8Array)) {
+      if (typeof image !== "object" || image === null) throw new TypeError(`image ${at} is ${image}: ${IMAGE_KINDS}`);
+      return raster(image.pixels, image.height, image.width);
+    }
+    try {
+      const { pixels, height, width } = await this.#decoder.decode(image);
+      return raster(pixels, height, width);
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error;
+      throw new DecodeError(`${typeof image === "string" ? image : `image ${at}`}: ${error.message}`, error.passing);
+    }
   }
 }
 

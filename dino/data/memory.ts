@@ -31,9 +31,17 @@ export interface MemoryImages {
  * Images of one size in memory, as a source.
  *
  * @throws {RangeError} if data or labels do not have the length that the sizes imply
+ * @throws {TypeError} if data are no bytes, or not of 1 or 3 channels
  */
 export function pixelsFromMemory(images: MemoryImages): PixelSource {
   const { name, height, width, channels, data, labels, classNames, pad = 0 } = images;
+  if (!(data instanceof Uint8Array) || (channels !== 1 && channels !== 3)) {
+    throw new TypeError(
+      `pixelsFromMemory: wants bytes (a Uint8Array) of 1 or 3 channels, not ${
+        (data as unknown)?.constructor?.name ?? data
+      } of ${channels}`,
+    );
+  }
   const bytes = height * width * channels;
   const length = data.length / bytes;
   if (!Number.isInteger(length)) {

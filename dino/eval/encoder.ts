@@ -59,17 +59,34 @@ interface Compiled {
 export class ImageEncoder {
   readonly #compiled = new Map<string, Compiled>();
 
+  /** Calls take turns: a program has one input and one output. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #disposed = false;
+
   /** Compiles nothing yet. */
   constructor(readonly backend: Backend, readonly parameters: Parameters, readonly config: BackboneConfig) {}
 
   /**
-   * Encodes images of one size.
+   * Encodes images of one size; calls that overlap are made one after the other.
    *
    * @param planes [images, channels, height, width], normalised; what exceeds whole patches is left out
    * @throws {RangeError} if an image is smaller than a patch
    * @throws {TypeError} if tokens or attention are wanted of a network that has none
    */
-  async encode(planes: Float32Array, images: number, height: number, width: number, wanted: Wanted): Promise<Encoded> {
+  encode(planes: Float32Array, images: number, height: number, width: number, wanted: Wanted): Promise<Encoded> {
+    const result = this.#turn.then(() => this.#encode(planes, images, height, width, wanted));
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  async #encode(
+    planes: Float32Array,
+    images: number,
+    height: number,
+    width: number,
+    wanted: Wanted,
+  ): Promise<Encoded> {
+    this.#refuseDisposed();
     const { inChannels } = this.config, patchSize = cropMultiple(this.config);
     if (height < patchSize || width < patchSize) {
       throw new RangeError(`image of ${width} × ${height} pixels is smaller than a patch of ${patchSize}: enlarge it`);
@@ -78,6 +95,7 @@ export class ImageEncoder {
       throw new RangeError(`encode: ${planes.length} values for ${images} images of ${height}×${width}`);
     }
     const { executable, image, outputs } = await this.#program(images, height, width, wanted);
+    this.#refuseDisposed(); // while it was compiled: its weights are zeros by now
     this.backend.write(image, planes);
     await executable.run();
     const read = async (t?: Tensor) => t && await this.backend.read(t) as Float32Array;
@@ -98,8 +116,13 @@ export class ImageEncoder {
     };
   }
 
-  /** Frees what was compiled. */
+  #refuseDisposed(): void {
+    if (this.#disposed) throw new Error("encode: the network was disposed of: load it again");
+  }
+
+  /** Frees what was compiled; calls that wait are refused. */
   dispose(): void {
+    this.#disposed = true;
     for (const compiled of this.#compiled.values()) this.#free(compiled);
     this.#compiled.clear();
   }

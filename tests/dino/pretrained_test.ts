@@ -1,8 +1,10 @@
 // A loaded network against the float64 reference: features of pixels, attention at an image's own proportions.
 
+import { DecodeError } from "../../dino/data/decode.ts";
 import { loadPretrained } from "../../dino/pretrained.ts";
 import { centralRaster, normalizedPlanes } from "../../dino/eval/image_planes.ts";
 import { IMAGENET_NORMALIZATION } from "../../models/graph/ops/augment.ts";
+import { ReferenceBackend } from "../../models/graph/reference.ts";
 import { raster } from "../../models/image/raster.ts";
 import { bytesSource, encodeSafetensors } from "../../models/weights/safetensors.ts";
 import { openWeights } from "../../models/weights/open.ts";
@@ -39,6 +41,37 @@ onEachBackend("pretrained: features and attention are those of the reference", a
   assertEquals((await vit.attention(images[0], { shorterSide: 16 })).gridHeight, 2);
   await assertRejects(() => vit.attention(picture(7, 50)), RangeError, "smaller than a patch");
   vit.dispose();
+});
+
+onEachBackend("pretrained: calls that overlap get their own answers, and none comes after the end", async (backend) => {
+  const file = await encodeSafetensors(toyTensors(TOY));
+  const vit = await loadPretrained(file, { backend, config: { numHeads: 3 } });
+  const images = Array.from({ length: 4 }, (_, i) => picture(32, 32 + 3 * i));
+  const alone = [];
+  for (const image of images) alone.push(await vit.features([image]));
+  const [maps, ...together] = await Promise.all([
+    vit.attention(images[1]),
+    ...images.map((image) => vit.features([image])),
+  ]);
+  assertEquals(together, alone);
+  assertEquals(maps, await vit.attention(images[1]));
+  vit.dispose();
+  await assertRejects(() => vit.features(images), Error, "disposed of");
+});
+
+Deno.test("pretrained: what is no image is refused by name", async () => {
+  const backend = new ReferenceBackend();
+  const vit = await loadPretrained(await encodeSafetensors(toyTensors(TOY)), { backend, config: { numHeads: 3 } });
+  const refused = (image: unknown, kind: typeof DecodeError | typeof TypeError, message: string) =>
+    assertRejects(() => vit.features([picture(32, 32), image as string]), kind, message);
+  await refused("/nowhere/photo.jpg", DecodeError, "/nowhere/photo.jpg: no such file");
+  await refused(new Uint8Array(3), DecodeError, "image 1: not a JPEG");
+  await refused(null, TypeError, "image 1 is null");
+  await refused({ ...picture(32, 32), pixels: new Float32Array(3072).fill(NaN) }, TypeError, "Uint8Array");
+  await refused({ ...picture(32, 32), height: 31 }, RangeError, "RGB takes");
+  await assertRejects(() => vit.features("photo.jpg" as never), TypeError, "a list of images");
+  vit.dispose();
+  await backend.close();
 });
 
 onEachBackend("encoder: registers take part, and are no patches", async (backend) => {
