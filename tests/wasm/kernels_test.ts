@@ -58,6 +58,7 @@ const HOT = [
     "normalizeRow",
     "parameterGradientsRow",
     "inputGradientRow",
+    "addInputGradientRow",
   ],
   ...["adamwRow", "followRow"],
 ];

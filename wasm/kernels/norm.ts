@@ -1,7 +1,9 @@
 // Normalisations along a row. A chunk is a range of rows.
 import { laneSum, loadUpTo, storeUpTo } from "./math";
 import { scratch } from "./context";
-import { inputGradientRow, normalizeRow, parameterGradientsRow, rowDeviations, rowTotal } from "./norm_rows";
+import {
+  addInputGradientRow, inputGradientRow, normalizeRow, parameterGradientsRow, rowDeviations, rowTotal,
+} from "./norm_rows";
 import { real, word } from "./step";
 
 /** Σ a·b. */
@@ -50,8 +52,8 @@ export function layerNormBackward(step: usize, chunk: u32): void {
     const dx = word(step, 4) + r * stride;
     store<f32>(sums, load<f32>(sums) / <f32>n);
     store<f32>(sums, load<f32>(sums, 4) / <f32>n, 4);
-    if (!accumulate) memory.fill(dx, 0, stride);
-    inputGradientRow(dy, x, stats, weight, sums, dx, n);
+    if (accumulate) addInputGradientRow(dy, x, stats, weight, sums, dx, n);
+    else inputGradientRow(dy, x, stats, weight, sums, dx, n);
   }
 }
 

@@ -130,29 +130,40 @@ export function parameterGradientsRow(
   store<f32>(sums, product, 4);
 }
 
-/** dx += rstd·(dy·weight − means[0] − x̂·means[1]). */
+// @ts-ignore: decorator
+@inline
+function inputGradient4(dy: v128, x: v128, weight: v128, stats: usize, means: usize): v128 {
+  const rstd = v128.load32_splat(stats, 4), unit = f32x4.mul(f32x4.sub(x, v128.load32_splat(stats)), rstd);
+  const shifted = f32x4.sub(f32x4.mul(dy, weight), v128.load32_splat(means));
+  return f32x4.mul(rstd, f32x4.relaxed_nmadd(unit, v128.load32_splat(means, 4), shifted));
+}
+
+/** dx = rstd·(dy·weight − means[0] − x̂·means[1]); dx may be dy. */
 export function inputGradientRow(dy: usize, x: usize, stats: usize, weight: usize, means: usize, dx: usize, n: u32): void {
-  for (; n >= 16; n -= 16, dy += 64, x += 64, weight += 64, dx += 64) {
-    const m = v128.load32_splat(stats), s = v128.load32_splat(stats, 4);
-    const a = v128.load32_splat(means), b = v128.load32_splat(means, 4);
-    const u0 = f32x4.mul(f32x4.sub(v128.load(x), m), s), u1 = f32x4.mul(f32x4.sub(v128.load(x, 16), m), s);
-    const u2 = f32x4.mul(f32x4.sub(v128.load(x, 32), m), s), u3 = f32x4.mul(f32x4.sub(v128.load(x, 48), m), s);
-    const t0 = f32x4.sub(f32x4.mul(v128.load(dy), v128.load(weight)), a);
-    const t1 = f32x4.sub(f32x4.mul(v128.load(dy, 16), v128.load(weight, 16)), a);
-    const t2 = f32x4.sub(f32x4.mul(v128.load(dy, 32), v128.load(weight, 32)), a);
-    const t3 = f32x4.sub(f32x4.mul(v128.load(dy, 48), v128.load(weight, 48)), a);
-    const v0 = f32x4.add(f32x4.mul(s, f32x4.relaxed_nmadd(u0, b, t0)), v128.load(dx));
-    const v1 = f32x4.add(f32x4.mul(s, f32x4.relaxed_nmadd(u1, b, t1)), v128.load(dx, 16));
-    const v2 = f32x4.add(f32x4.mul(s, f32x4.relaxed_nmadd(u2, b, t2)), v128.load(dx, 32));
-    const v3 = f32x4.add(f32x4.mul(s, f32x4.relaxed_nmadd(u3, b, t3)), v128.load(dx, 48));
+  for (; n >= 8; n -= 8, dy += 32, x += 32, weight += 32, dx += 32) {
+    const v0 = inputGradient4(v128.load(dy), v128.load(x), v128.load(weight), stats, means);
+    const v1 = inputGradient4(v128.load(dy, 16), v128.load(x, 16), v128.load(weight, 16), stats, means);
     v128.store(dx, v0);
     v128.store(dx, v1, 16);
-    v128.store(dx, v2, 32);
-    v128.store(dx, v3, 48);
   }
-  const mean = load<f32>(stats), rstd = load<f32>(stats, 4);
-  for (; n; n--, dy += 4, x += 4, weight += 4, dx += 4) {
-    const unit: f32 = (load<f32>(x) - mean) * rstd, t: f32 = load<f32>(dy) * load<f32>(weight) - load<f32>(means);
-    store<f32>(dx, rstd * (t - unit * load<f32>(means, 4)) + load<f32>(dx));
+  for (; n; n -= min(n, 3), dy += 12, x += 12, weight += 12, dx += 12) {
+    const part = min(n, 3);
+    storePart(dx, inputGradient4(loadPart(dy, part, 0), loadPart(x, part, 0), loadPart(weight, part, 0), stats, means), part);
+  }
+}
+
+/** The same added to dx. */
+export function addInputGradientRow(dy: usize, x: usize, stats: usize, weight: usize, means: usize, dx: usize, n: u32): void {
+  for (; n >= 8; n -= 8, dy += 32, x += 32, weight += 32, dx += 32) {
+    const v0 = inputGradient4(v128.load(dy), v128.load(x), v128.load(weight), stats, means);
+    const v1 = inputGradient4(v128.load(dy, 16), v128.load(x, 16), v128.load(weight, 16), stats, means);
+    const s0 = f32x4.add(v0, v128.load(dx)), s1 = f32x4.add(v1, v128.load(dx, 16));
+    v128.store(dx, s0);
+    v128.store(dx, s1, 16);
+  }
+  for (; n; n -= min(n, 3), dy += 12, x += 12, weight += 12, dx += 12) {
+    const part = min(n, 3);
+    const v = inputGradient4(loadPart(dy, part, 0), loadPart(x, part, 0), loadPart(weight, part, 0), stats, means);
+    storePart(dx, f32x4.add(v, loadPart(dx, part, 0)), part);
   }
 }

@@ -258,6 +258,24 @@ function* normCases(): Generator<OpCase> {
         attrs: { accumulateX: accumulate, accumulateParams: accumulate },
       });
     }
+    b = build(`layerNormBackward in place ${rows}×${columns}`);
+    const dy = b.program.activation("dy", [rows, columns]), dx = b.program.activation("dx", [rows, columns]);
+    yield b.done(
+      sumTolerance(Math.max(rows, columns)) + ELEMENTWISE,
+      { kind: "copy", in: { x: b.input("given", [rows, columns]) }, out: { y: dy }, attrs: {} },
+      {
+        kind: "layerNormBackward",
+        in: {
+          dy,
+          x: shifted(b),
+          stats: b.input("stats", [rows, 2], (i) => i % 2 ? 0.7 : 0.2),
+          weight: b.input("weight", [columns]),
+        },
+        out: { dx, dweight: b.output("dweight", [columns]), dbias: b.output("dbias", [columns]) },
+        attrs: { accumulateX: false, accumulateParams: false },
+      },
+      { kind: "copy", in: { x: dx }, out: { y: b.output("result", [rows, columns]) }, attrs: {} },
+    );
     b = build(`l2Normalize ${rows}×${columns}`);
     const tiny = (i: number) => i < columns ? 0 : Math.cos(3 * i); // the first row has no length
     yield b.done(ELEMENTWISE, {
