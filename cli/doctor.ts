@@ -6,6 +6,7 @@ import type { WebGpu } from "../gpu/mod.ts";
 import type { Backend } from "../models/graph/backend.ts";
 import { checkOperations, type OperationCheck } from "../models/graph/check_operations.ts";
 import { openBackend } from "./backend.ts";
+import { cropsProgram } from "./doctor_crops.ts";
 import { blockProgram, doctorPrograms, prepared } from "./doctor_programs.ts";
 import { type VariantCheck, variantChecks, variantText } from "./doctor_variants.ts";
 import { exitStatus } from "./failure.ts";
@@ -89,7 +90,7 @@ async function doctorCommand(words: readonly string[]): Promise<number> {
 /** Every operation of the doctor's programs on a backend; the worst of each kind. */
 export async function checkBackend(backend: Backend): Promise<OperationCheck[]> {
   const worst = new Map<string, OperationCheck>();
-  const programs = [...doctorPrograms()];
+  const programs = [...doctorPrograms(), await cropsProgram()];
   if (backend.name === "webgpu") {
     const { movePrologues } = await import("../gpu/mod.ts");
     programs.push(prepared(movePrologues(blockProgram(), "all", "f32")));

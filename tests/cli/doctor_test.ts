@@ -13,6 +13,7 @@ onEachBackend("the doctor finds nothing wrong with the operations of an update",
   const off = checks.filter(({ error }) => !(error <= 2e-5)); // as the command has it
   assertEquals(off, []);
   assert(checks.length >= 30, `${checks.length} kinds were run`);
+  assertEquals(checks.find(({ kind }) => kind === "augment")?.error, 0, "augmentation is exact");
 }, { backends: ["wasm", "webgpu"] });
 
 onEachBackend("the doctor compares every variant that a real adapter may choose", async (backend) => {
