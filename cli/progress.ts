@@ -20,6 +20,8 @@ export interface ProgressOptions {
   readonly command?: string;
   /** Draw a bar; default: stdout is a terminal. */
   readonly terminal?: boolean;
+  /** Columns of the terminal; default: as many as it has at that moment. */
+  readonly columns?: () => number;
   /** Receives the text; default stdout and stderr. */
   readonly write?: (text: string, to: "out" | "err") => void;
 }
@@ -59,7 +61,10 @@ export class Progress {
         this.#start = event;
         return this.#showStart(event);
       case "step":
-        return this.#progress(() => this.#stepText(event), event.step / (this.#start?.lastStep ?? event.step));
+        return this.#progress(
+          (width) => this.#stepText(event, width),
+          event.step / (this.#start?.lastStep ?? event.step),
+        );
       case "epoch": {
         const { row } = event;
         return this.line(
@@ -166,23 +171,35 @@ export class Progress {
     else if (resumedAt > 0) this.line(`going on after update ${resumedAt} of ${lastStep}`);
   }
 
-  #stepText(event: StepEvent): string {
+  /** What a narrow terminal has no room for goes, the least important first: how long it takes stays. */
+  #stepText(event: StepEvent, width: number): string {
     const { epochs, lastStep } = this.#start ?? { epochs: 0, lastStep: 0 };
-    return `epoch ${event.epoch + 1}/${epochs} update ${event.step}/${lastStep} ` +
-      `${event.imagesPerSecond.toFixed(event.imagesPerSecond < 100 ? 1 : 0)} img/s loss ${event.loss.toFixed(3)} ` +
-      `H ${event.entropy.toFixed(3)} KL ${event.kl.toFixed(3)} lr ${event.lr.toExponential(2)} ` +
-      `${formatSeconds(event.secondsLeft)} left`;
+    const parts: [text: string, importance: number][] = [
+      [`epoch ${event.epoch + 1}/${epochs}`, 5],
+      [`update ${event.step}/${lastStep}`, 4],
+      [`${event.imagesPerSecond.toFixed(event.imagesPerSecond < 100 ? 1 : 0)} img/s`, 3],
+      [`loss ${event.loss.toFixed(3)}`, 6],
+      [`H ${event.entropy.toFixed(3)}`, 2],
+      [`KL ${event.kl.toFixed(3)}`, 1],
+      [`lr ${event.lr.toExponential(2)}`, 0],
+      [`${formatSeconds(event.secondsLeft)} left`, 7],
+    ];
+    for (let least = 0;; least++) {
+      const text = parts.filter(([, importance]) => importance >= least).map(([part]) => part).join(" ");
+      if (text.length < width || least === parts.length - 1) return text;
+    }
   }
 
-  #progress(text: () => string, fraction: number): void {
+  #progress(text: (width: number) => string, fraction: number): void {
     if (this.options.quiet) return;
     if (this.#terminal) {
       this.#clear();
-      this.#bar = fitBar(text(), fraction, columns());
+      const width = (this.options.columns ?? columns)();
+      this.#bar = fitBar(text(width), fraction, width);
       this.#redraw();
     } else if (performance.now() - this.#lastLine > LINE_SECONDS * 1000) {
       this.#lastLine = performance.now();
-      this.#write(text() + "\n", "out");
+      this.#write(text(Infinity) + "\n", "out");
     }
   }
 

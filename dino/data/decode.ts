@@ -25,7 +25,11 @@ export class DecodeError extends Error {
   /** Tells it from other errors. */
   override name = "DecodeError";
 
-  /** @param passing the file could not be read, which says nothing of what is in it: worth another try */
+  /**
+   * An error of that reason.
+   *
+   * @param passing the file could not be read, which says nothing of what is in it: worth another try
+   */
   constructor(message: string, readonly passing = false) {
     super(message);
   }

@@ -19,7 +19,10 @@ const STEP: ShownEvent = {
 };
 const SKIPPED: ShownEvent = { type: "skipped", id: "a.jpg", reason: "empty" };
 
-function shown(options: { json?: boolean; quiet?: boolean; terminal?: boolean }, events: ShownEvent[]) {
+function shown(
+  options: { json?: boolean; quiet?: boolean; terminal?: boolean; columns?: () => number },
+  events: ShownEvent[],
+) {
   const written = { out: "", err: "" };
   const progress = new Progress({
     json: false,
@@ -47,6 +50,14 @@ Deno.test("progress: on a terminal the bar is rewritten in place", () => {
   assertStringIncludes(out, "\r\x1b[2K");
   for (const width of [10, 40, 80, 200]) {
     for (const fraction of [0, 0.5, 1]) assert(fitBar("x".repeat(60), fraction, width).length <= width);
+  }
+});
+
+Deno.test("progress: on a narrow terminal the time left stays, and no line is wider", () => {
+  for (const columns of [20, 40, 60, 80, 120]) {
+    const { out } = shown({ terminal: true, columns: () => columns }, [STEP]);
+    const [bar] = out.split("\r");
+    assert(bar.length < columns && bar.includes("1m 1s left"), `${columns}: ${bar}`);
   }
 });
 
