@@ -93,7 +93,7 @@ export async function checkBackend(backend: Backend): Promise<OperationCheck[]> 
   const programs = [...doctorPrograms(), await cropsProgram()];
   if (backend.name === "webgpu") {
     const { movePrologues } = await import("../gpu/mod.ts");
-    programs.push(prepared(movePrologues(blockProgram(), "all", "f32")));
+    programs.push(prepared(movePrologues(blockProgram(), "all")));
   }
   for (const { program, reference } of programs) {
     for (const check of await checkOperations(backend, program, reference)) {

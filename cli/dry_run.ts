@@ -20,7 +20,13 @@ import {
 } from "../dino/run_plan.ts";
 import type { Program } from "../models/graph/program.ts";
 import { scheduledValues } from "../dino/schedule.ts";
-import { arenaBytes, describeAdapters, plannedLimits, workspaceBytes as gpuWorkspace } from "../gpu/mod.ts";
+import {
+  arenaBytes,
+  describeAdapters,
+  type LoweringLimits,
+  plannedLimits,
+  workspaceBytes as gpuWorkspace,
+} from "../gpu/mod.ts";
 import { workspaceBytes as simdWorkspace } from "../wasm/mod.ts";
 import { openData } from "./open_data.ts";
 import type { Progress } from "./progress.ts";
@@ -49,8 +55,8 @@ export async function dryRun(config: Config, progress: Progress): Promise<number
     if (backend === "wasm" && precision === "f16") {
       throw new RangeError("--precision f16 on SIMD, which stores f32: use --backend webgpu, or --precision f32");
     }
-    const arena = backend === "webgpu" ? keptAs(precision) : undefined;
     const limits = backend === "webgpu" ? await adapterLimits(config) : {};
+    const arena = backend === "webgpu" ? keptAs(precision, limits) : undefined;
     const scratch = (program: Program) =>
       backend === "wasm" ? simdWorkspace(program, { threads }) : gpuWorkspace(program, limits, precision);
     const host = hostBytes(estimateMemory(wanted, arena));
@@ -118,9 +124,9 @@ function standIn(some: PixelSource, length: number): PixelSource {
   return { ...some, length, size: (i) => some.size(i % some.length), close() {} };
 }
 
-/** The arena of a program whose activations a GPU keeps as that. */
-function keptAs(precision: Config["precision"]): ArenaBytes {
-  return (program) => arenaBytes(program, precision);
+/** The arena of a program whose activations a GPU, or the adapter of these limits, keeps as that. */
+function keptAs(precision: Config["precision"], limits: Partial<LoweringLimits> = {}): ArenaBytes {
+  return (program) => arenaBytes(program, precision, limits);
 }
 
 /** The limits of the adapter that the run would take; without any adapter the plan is for a common one. */

@@ -150,7 +150,7 @@ export function prepareProgram(
   precision: Precision,
 ): Stored {
   dropUnreadOutputs(program);
-  return storedProgram(movePrologues(program, prologues, precision), precision);
+  return storedProgram(movePrologues(program, prologues), precision);
 }
 
 /** Collects dispatches; the functions in `ops/` write into it. */

@@ -4,7 +4,6 @@ import type { LayerNormOp } from "../models/graph/ops/norm.ts";
 import type { Op } from "../models/graph/ops/mod.ts";
 import { asMatrix, inputsOf, outputsOf, Program } from "../models/graph/program.ts";
 import { rootOf, type Tensor, tensor } from "../models/graph/tensor.ts";
-import type { Precision } from "../models/graph/backend.ts";
 
 /** Which operations move into products: none, those that save memory traffic, or all that can. */
 export type PrologueUse = "none" | "saving" | "all";
@@ -14,7 +13,7 @@ export const PROLOGUE_USES: readonly PrologueUse[] = ["none", "saving", "all"];
 
 /**
  * A product computes the GELU of an operand once for every tile that reads it, of so many columns, in about so many instructions.
- * GPUs have time for 7 (those of data centres) to 40 (others) while they move a byte.
+ * GPUs have time for 7 (those of data centres) to 40 (others) while they move a byte; a byte that is not kept is worth some.
  */
 const TILE = 128, GELU_INSTRUCTIONS = 20, INSTRUCTIONS_PER_BYTE = 25;
 
@@ -39,14 +38,14 @@ interface Maker {
  * what they are made of is still there. Its values are the same, to the bit but for two: a sum of columns may round factor and sum at
  * once, and f16 keeps neither the rounded rows of a norm nor the rounded GELU. Unread outputs must have been dropped.
  */
-export function movePrologues(program: Program, use: PrologueUse, precision: Precision): Program {
+export function movePrologues(program: Program, use: PrologueUse): Program {
   if (use === "none") return program;
   const found = new Map<number, Maker>();
   const uses = usesOf(program);
   const normalizing = new Set<number>(); // one layer norm a product
   program.ops.forEach((op, at) => {
     const maker = makerOf(op, at);
-    if (!maker || use === "saving" && !saves(maker, uses, precision) || !canMove(program, maker, uses)) return;
+    if (!maker || use === "saving" && !saves(maker, uses) || !canMove(program, maker, uses)) return;
     const readers = uses.get(maker.y.id)!.readers.map((reader) => reader.at);
     if (maker.source.kind === "layerNorm") {
       if (readers.some((reader) => normalizing.has(reader)) || new Set(readers).size < readers.length) return;
@@ -114,13 +113,9 @@ function makerOf(op: Op, at: number): Maker | undefined {
   }
 }
 
-/** Whether an operation costs more memory traffic than what products pay for doing its work. */
-function saves({ y, rest, source: { kind } }: Maker, uses: ReadonlyMap<number, Use>, precision: Precision): boolean {
-  // Factors of rows belong to gradients, which are f32 in any precision.
-  if (kind === "scaleRows") return true;
-  // Halves are half as long as what they are made of, which products would read in their place.
-  if (precision === "f16") return false;
-  if (kind === "layerNorm") return true;
+/** Whether not storing a result is worth what products pay for making it. A norm and a factor cost them next to nothing. */
+function saves({ y, rest, source: { kind } }: Maker, uses: ReadonlyMap<number, Use>): boolean {
+  if (kind !== "gelu") return true;
   let times = 0;
   for (const { op, slot } of uses.get(y.id)!.readers) {
     if (op.kind !== "matmul") return false;

@@ -53,7 +53,7 @@ function writeHalf(p: Program, rows: number, D: number, crops: number): Tensor[]
 }
 
 function updateOf(options: BenchOptions): Program {
-  const source = images({ ...options, batchSize: 1 });
+  const source = images(options);
   const { programs } = setUpStep(planRun(configOf(options), source));
   source.close();
   return programs.parts[0];
