@@ -57,80 +57,95 @@ const GELU_BACKWARD: u32 = 3;
 /**
  * Arguments: a, row stride of a in bytes, mode of a, b or its panels, c, m, n, k, rows a chunk, columns a chunk, bias (or 0),
  * residual (or 0), accumulate, epilogue, pre (or 0), rowScale (or 0), rowsPerScale, mode of b, row stride of b in bytes,
- * depth of a block of k.
+ * depth of a block of k, columns a group (all of a chunk unless the tile is to be narrower), whether all of k is packed at once.
  * Scratch: four panels, a packed (if it is packed here), a tile (unless blocks go straight to c).
  */
 export function matmul(step: usize, chunk: u32): void {
   const a: usize = word(step, 0), aStride: usize = word(step, 1), mode = word(step, 2), b: usize = word(step, 3);
-  const c: usize = word(step, 4), m = word(step, 5), n = word(step, 6), k = word(step, 7);
+  const m = word(step, 5), n = word(step, 6), k = word(step, 7);
   const rowsPerChunk = word(step, 8), columnsPerChunk = word(step, 9), epilogue = word(step, 13);
-  const blockDepth = word(step, 19), tileWidth: usize = tileRows << 2;
+  const blockDepth = word(step, 19), group = word(step, 20), whole = word(step, 21), tileWidth: usize = tileRows << 2;
   const columnChunks = ceilDiv(n, columnsPerChunk), rowChunk = chunk / columnChunks;
-  const row = rowChunk * rowsPerChunk, column = (chunk - rowChunk * columnChunks) * columnsPerChunk;
-  const rows = min(rowsPerChunk, m - row), columns = min(columnsPerChunk, n - column);
-  const cStride: usize = n << 2, origin = c + <usize>row * cStride + (<usize>column << 2);
+  const row = rowChunk * rowsPerChunk, firstColumn = (chunk - rowChunk * columnChunks) * columnsPerChunk;
+  const rows = min(rowsPerChunk, m - row), lastColumn = min(firstColumn + columnsPerChunk, n);
+  const cStride: usize = n << 2;
 
   const own = scratch, packed = own + <usize>blockDepth * (PANELS_AT_ONCE * tileColumns << 2);
   const packs = mode == PACK_ROWS || mode == PACK_COLUMNS;
-  const tile = packed + (packs ? <usize>rowsPerChunk * (blockDepth << 2) : 0);
-  let out = origin, outStride = cStride;
-  let start = zeros, startStride: usize = 0, bias = zeros;
-  if (epilogue != STORE) {
-    out = tile;
-    outStride = <usize>ceilDiv(columns, tileColumns) * (tileColumns << 2);
-    // Rows a multiple of 4 KiB apart would share cache sets.
-    if ((outStride & 1023) == 0) outStride += 64;
-  } else {
-    const residual: usize = word(step, 11);
-    if (residual) {
-      start = residual + (origin - c);
-      startStride = cStride;
-    } else if (word(step, 12)) {
-      start = origin;
-      startStride = cStride;
-    }
-  }
-  // Past a ragged end the bias read is not a bias; it only reaches padding of the tile.
-  if (word(step, 10)) bias = word(step, 10) + (<usize>column << 2);
-
+  const tile = packed + (packs ? <usize>rowsPerChunk * ((whole ? k : blockDepth) << 2) : 0);
   const bMode = word(step, 17), bRow: usize = word(step, 18);
   const bStride: usize = bMode == RAW ? bRow : <usize>(tileColumns << 2);
-  let k0: u32 = 0;
-  do {
-    const depth = min(blockDepth, k - k0), first = k0 == 0;
-    const aTile = depth * tileWidth;
-    let tiles = packed;
-    if (mode == PACK_ROWS) packA(a + row * aStride + (<usize>k0 << 2), aStride, depth, rows, packed, aTile);
-    else if (mode == PACK_COLUMNS) copyA(a + k0 * aStride + (<usize>row << 2), aStride, depth, rows, packed, aTile);
-    else tiles = a + (<usize>(k0 * m + row * depth) << 2);
-    for (let j: u32 = 0; j < columns; j += tileColumns) {
-      const at = <usize>j << 2;
-      const jb = column + j;
-      let panel: usize = 0;
-      if (bMode == PANELS) panel = b + <usize>jb * (k << 2) + <usize>k0 * (tileColumns << 2);
-      else if (bMode == RAW) panel = b + k0 * bRow + (<usize>jb << 2);
-      else {
-        const group = PANELS_AT_ONCE * tileColumns, inGroup = j % group;
-        panel = own + <usize>inGroup * (depth << 2);
-        if (!inGroup) {
-          const wanted = min(group, columns - j);
-          if (bMode == OWN_ROWS) packPanels(b + k0 * bRow + (<usize>jb << 2), bRow, depth, wanted, own);
-          else packTransposedPanels(b + jb * bRow + (<usize>k0 << 2), bRow, depth, wanted, own);
-        }
-      }
-      const from = first ? (startStride ? start + at : start) : out + at;
-      const fromStride = first ? startStride : outStride;
-      const shift = first && bias != zeros ? bias + at : zeros;
-      if (mode == DIRECT) {
-        rowsBlock(
-          rows, depth, a + row * aStride + (<usize>k0 << 2), aStride, panel, bStride, from, fromStride, shift, out + at,
-          outStride,
-        );
-      } else tileBlock(rows, depth, tiles, aTile, panel, from, fromStride, shift, out + at, outStride);
+  if (whole) {
+    for (let k0: u32 = 0; k0 < k; k0 += blockDepth) {
+      packBlock(mode, a, aStride, row, rows, k0, min(blockDepth, k - k0), packed + (<usize>(k0 * rows) << 2));
     }
-    k0 += depth;
-  } while (k0 < k);
-  if (epilogue != STORE) finish(step, tile, outStride, row, column, rows, columns);
+  }
+  for (let column = firstColumn; column < lastColumn; column += group) {
+    const columns = min(group, lastColumn - column);
+    const offset = (<usize>row * n + column) << 2;
+    let out = word(step, 4) + offset, outStride = cStride;
+    let start = zeros, startStride: usize = 0, bias = zeros;
+    if (epilogue != STORE) {
+      out = tile;
+      outStride = <usize>ceilDiv(columns, tileColumns) * (tileColumns << 2);
+      // Rows a multiple of 4 KiB apart would share cache sets.
+      if ((outStride & 1023) == 0) outStride += 64;
+    } else if (word(step, 11)) {
+      start = word(step, 11) + offset;
+      startStride = cStride;
+    } else if (word(step, 12)) {
+      start = out;
+      startStride = cStride;
+    }
+    // Past a ragged end the bias read is not a bias; it only reaches padding of the tile.
+    if (word(step, 10)) bias = word(step, 10) + (<usize>column << 2);
+
+    let k0: u32 = 0;
+    do {
+      const depth = min(blockDepth, k - k0), first = k0 == 0;
+      const aTile = depth * tileWidth;
+      let tiles = packed;
+      if (whole) tiles += <usize>(k0 * rows) << 2;
+      else if (packs) packBlock(mode, a, aStride, row, rows, k0, depth, packed);
+      else tiles = a + (<usize>(k0 * m + row * depth) << 2);
+      for (let j: u32 = 0; j < columns; j += tileColumns) {
+        const at = <usize>j << 2;
+        const jb = column + j;
+        let panel: usize = 0;
+        if (bMode == PANELS) panel = b + <usize>jb * (k << 2) + <usize>k0 * (tileColumns << 2);
+        else if (bMode == RAW) panel = b + k0 * bRow + (<usize>jb << 2);
+        else {
+          const inGroup = j % (PANELS_AT_ONCE * tileColumns);
+          panel = own + <usize>inGroup * (depth << 2);
+          if (!inGroup) {
+            const wanted = min(PANELS_AT_ONCE * tileColumns, columns - j);
+            if (bMode == OWN_ROWS) packPanels(b + k0 * bRow + (<usize>jb << 2), bRow, depth, wanted, own);
+            else packTransposedPanels(b + jb * bRow + (<usize>k0 << 2), bRow, depth, wanted, own);
+          }
+        }
+        const from = first ? (startStride ? start + at : start) : out + at;
+        const fromStride = first ? startStride : outStride;
+        const shift = first && bias != zeros ? bias + at : zeros;
+        if (mode == DIRECT) {
+          rowsBlock(
+            rows, depth, a + row * aStride + (<usize>k0 << 2), aStride, panel, bStride, from, fromStride, shift, out + at,
+            outStride,
+          );
+        } else tileBlock(rows, depth, tiles, aTile, panel, from, fromStride, shift, out + at, outStride);
+      }
+      k0 += depth;
+    } while (k0 < k);
+    if (epilogue != STORE) finish(step, tile, outStride, row, column, rows, columns);
+  }
+}
+
+/** Packs a chunk's rows of a over a block of k. */
+function packBlock(
+  mode: u32, a: usize, stride: usize, row: u32, rows: u32, k0: u32, depth: u32, target: usize,
+): void {
+  const tileBytes = <usize>depth * (tileRows << 2);
+  if (mode == PACK_ROWS) packA(a + row * stride + (<usize>k0 << 2), stride, depth, rows, target, tileBytes);
+  else copyA(a + k0 * stride + (<usize>row << 2), stride, depth, rows, target, tileBytes);
 }
 
 /** c = (accumulate ? c : 0) + residual + rowScale·f(tile); the tile holds the product with its bias. */

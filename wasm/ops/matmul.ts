@@ -17,6 +17,12 @@ const WORK = 1 << 18;
 const TILE = 1 << 15;
 /** Costs in multiply-adds: to pack an element, to read one that is packed, to begin a chunk. */
 const PACK = 18, READ = 2, CHUNK = 60000;
+/** The same to pack an element for the chunk itself, in its own L2. */
+const PACK_OWN = 8;
+/** Rows of a chunk that computes whole rows of c: packed, they stay in L2 while all of b passes by. */
+const WHOLE_ROWS = [60, 48, 36, 24];
+/** Most elements such a chunk packs. */
+const WHOLE = 98304;
 
 /**
  * How kernels/matmul.ts reads a. Packed rows pay for themselves from a few panels on: the inner loop then has one pointer
@@ -74,20 +80,25 @@ function matmul(op: MatmulOp, to: Lowering): void {
   if (!transA && !transB && m <= RAW_ROWS) readB = ReadB.raw;
   else if (m <= OWN_PANEL_ROWS) readB = transB ? ReadB.ownColumns : ReadB.ownRows;
   let readA = transA ? ReadA.packColumns : n >= 64 && m > RAW_ROWS ? ReadA.packRows : ReadA.direct;
-  const shared = readA !== ReadA.direct && m * k <= SHARED;
   const depth = Math.ceil(k / Math.max(1, Math.ceil(k / DEPTH)) / 8) * 8;
-  const { rows, columns } = cutProduct(to.threads, { m, n, k }, {
-    tiled: epilogue !== Epilogue.store,
+  const tiled = epilogue !== Epilogue.store, extents = { m, n, k };
+  const shared = readA !== ReadA.direct && m * k <= SHARED;
+  let { rows, columns, time } = cutProduct(to.threads, extents, {
+    tiled,
     packsA: !shared && readA !== ReadA.direct,
     packsB: readB !== ReadB.panels,
   });
+  const wholeRows = readA === ReadA.packRows && readB === ReadB.panels ? cutRows(to.threads, extents) : undefined;
+  const whole = wholeRows !== undefined && wholeRows.time < time + (shared ? PACK * m * k / to.threads : 0);
+  if (whole) ({ rows, columns } = wholeRows);
+  const group = tiled ? groupColumns(rows, columns) : columns;
   let aAddress = to.at(a), bAddress = to.at(b);
   let chunksOfA = 0, chunksOfB = 0;
   if (readB === ReadB.panels) {
     bAddress = to.workspace(Math.ceil(n / PANEL) * PANEL * k * 4);
     chunksOfB = Math.ceil(n / to.tileColumns / PANELS_AT_ONCE);
   }
-  if (shared && n > columns) {
+  if (shared && !whole && n > columns) {
     aAddress = to.workspace(m * k * 4);
     readA = ReadA.tiles;
     chunksOfA = Math.ceil(m / SHARED_ROWS);
@@ -108,8 +119,8 @@ function matmul(op: MatmulOp, to: Lowering): void {
     SHARED_ROWS,
     depth,
   ]);
-  const packed = readA === ReadA.packRows || readA === ReadA.packColumns ? rows * depth : 0;
-  const tile = epilogue === Epilogue.store ? 0 : rows * (columns + 2 * PANEL);
+  const packed = readA === ReadA.packRows || readA === ReadA.packColumns ? rows * (whole ? k : depth) : 0;
+  const tile = tiled ? rows * (group + 2 * PANEL) : 0;
   to.scratch(4 * (PANELS_AT_ONCE * PANEL * depth + packed + tile));
   to.step(Code.matmul, Math.ceil(m / rows) * Math.ceil(n / columns), [
     aAddress,
@@ -132,6 +143,8 @@ function matmul(op: MatmulOp, to: Lowering): void {
     readB,
     bRow,
     depth,
+    group,
+    flag(whole),
   ]);
 }
 
@@ -143,6 +156,13 @@ function epilogueOf(op: MatmulOp, n: number): Epilogue {
   return Epilogue.store;
 }
 
+/** How a product is cut into chunks, and about how long it then takes in multiply-adds of one thread. */
+interface Cut {
+  readonly rows: number;
+  readonly columns: number;
+  readonly time: number;
+}
+
 /**
  * Rows and columns of a chunk: large enough to reuse what it packs, small enough to keep all threads busy to the end.
  * Costs are in multiply-adds.
@@ -151,9 +171,9 @@ function cutProduct(
   threads: number,
   { m, n, k }: { m: number; n: number; k: number },
   { tiled, packsA, packsB }: { tiled: boolean; packsA: boolean; packsB: boolean },
-): { rows: number; columns: number } {
+): Cut {
   const width = Math.ceil(n / PANEL) * PANEL;
-  let best = { rows: 60, columns: PANEL }, least = Infinity;
+  let best: Cut = { rows: 60, columns: PANEL, time: Infinity };
   for (const most of ROWS) {
     const rows = Math.min(most, Math.ceil(m / 60) * 60), rowChunks = Math.ceil(m / rows);
     for (let parts = 1; parts <= width / PANEL; parts++) {
@@ -164,9 +184,31 @@ function cutProduct(
       const total = k * (m * width + packing) + CHUNK * chunks;
       // At the end the other threads wait for about half a chunk.
       const time = total / threads + (threads > 1 ? total / chunks / 2 : 0);
-      if (time < least) best = { rows, columns }, least = time;
+      if (time < best.time) best = { rows, columns, time };
       if (rows * columns * k < WORK) break;
     }
   }
   return best;
+}
+
+/** Chunks of whole rows of c: undefined where not even the fewest rows stay in L2. */
+function cutRows(threads: number, { m, n, k }: { m: number; n: number; k: number }): Cut | undefined {
+  const columns = Math.ceil(n / PANEL) * PANEL;
+  let best: Cut | undefined;
+  for (const rows of WHOLE_ROWS) {
+    if (rows * k > WHOLE) continue;
+    const chunks = Math.floor(m / rows), rest = m - chunks * rows;
+    const rounds = Math.ceil(chunks / threads);
+    // The last chunk, of fewer rows, goes to whoever is done first.
+    const longest = rounds * rows + (chunks % threads === 0 ? rest : Math.max(0, rest - rows));
+    const time = longest * (k * (columns + PACK_OWN) + k * columns / rows + CHUNK / rows);
+    if (!best || time < best.time) best = { rows, columns, time };
+  }
+  return best;
+}
+
+/** Columns that a chunk finishes at a time, so that its tile stays in L2. */
+function groupColumns(rows: number, columns: number): number {
+  const groups = Math.ceil(rows * columns / TILE);
+  return Math.ceil(columns / groups / PANEL) * PANEL;
 }
