@@ -4,6 +4,7 @@ import { deviceFields, modelFields, VERBOSE_ADVICE } from "../dino/config.ts";
 import { boolean, choice, type Field, integer, number, text } from "../dino/field.ts";
 import { nearestName } from "../dino/nearest_name.ts";
 import { decodeRows } from "./bench/decode.ts";
+import { RECOMPUTATIONS } from "./bench/recomputation.ts";
 import { type BenchSizes, USUAL_SIZES } from "./bench/sizes.ts";
 import { exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
@@ -55,6 +56,11 @@ const command = {
     ["auto", "none", "saving", "all"],
     "auto",
     "on WebGPU, which operations products compute as they read their operands: to compare updates; auto: what pays on the adapter",
+  ),
+  recompute: choice(
+    ["auto", ...RECOMPUTATIONS],
+    "auto",
+    "what an update computes again: as for training, or normalised rows and GELUs only, or these and a share of the blocks",
   ),
   profile: boolean(false, "tell how long each kind of operation takes"),
   checked: boolean(false, "keep WebAssembly's bounds checks"),
@@ -172,6 +178,7 @@ function jobOf(
     seconds: flags.seconds,
     minutes: flags.minutes ?? (everything ? ALL_MINUTES : null),
     prologues: flags.prologues === "auto" ? undefined : flags.prologues,
+    recompute: flags.recompute as BenchJob["recompute"],
     profile: flags.profile,
   };
 }

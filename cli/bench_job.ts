@@ -50,7 +50,13 @@ export async function runBenchJob(job: BenchJob, { mode, tell, signal }: Compute
     if (sizes === QUICK_SIZES && !job.quick) {
       tell({ type: "notice", message: "a software adapter: at sizes of --quick, whose figures say nothing of a GPU" });
     }
-    const options: BenchOptions = { ...sizes, ...job.sizes, everything: job.everything, backend };
+    const options: BenchOptions = {
+      ...sizes,
+      ...job.sizes,
+      everything: job.everything,
+      recompute: job.recompute,
+      backend,
+    };
     const roofline = await measureRoofline(backend, job.device.adapter ?? undefined, options.copyBytes);
     tell({
       type: "notice",

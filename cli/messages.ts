@@ -5,6 +5,7 @@ import type { PixelLocator } from "../dino/data/dataset.ts";
 import type { KnnAccuracy } from "../dino/eval/knn.ts";
 import type { KnnRow, TrainEvent } from "../dino/events.ts";
 import type { PrologueUse } from "../gpu/mod.ts";
+import type { RecomputationName } from "./bench/recomputation.ts";
 import type { BenchSizes } from "./bench/sizes.ts";
 import type { EvaluationOutcome } from "./evaluation_job.ts";
 import type { Failure } from "./failure.ts";
@@ -103,6 +104,8 @@ export interface BenchJob {
   readonly minutes: number | null;
   /** Which operations products on WebGPU compute as they read their operands; undefined: what pays there. */
   readonly prologues?: PrologueUse;
+  /** What an update computes again; auto: what memory asks for. */
+  readonly recompute: RecomputationName | "auto";
   readonly profile: boolean;
 }
 

@@ -6,6 +6,7 @@ import { conv2dExtents } from "../../models/graph/ops/convolution.ts";
 import { matmulExtents, type MatmulOp } from "../../models/graph/ops/matmul.ts";
 import { headWidth } from "../../models/graph/ops/attention.ts";
 import { byteLength } from "../../models/graph/tensor.ts";
+import type { RecomputationName } from "./recomputation.ts";
 import type { BenchSizes } from "./sizes.ts";
 
 /** What is measured with, and at which sizes. */
@@ -13,6 +14,8 @@ export interface BenchOptions extends BenchSizes {
   readonly backend: Backend;
   /** Also the products of a backward pass, and what else `dino bench all` adds. */
   readonly everything?: boolean;
+  /** What an update computes again; default what memory asks for. */
+  readonly recompute?: RecomputationName | "auto";
 }
 
 /** Something to measure, ready to run. */

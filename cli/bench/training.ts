@@ -8,7 +8,9 @@ import type { PixelSource } from "../../dino/data/dataset.ts";
 import { openNeighbours } from "../../dino/eval/device_neighbours.ts";
 import { initializeState } from "../../dino/initialize.ts";
 import { OptimizerSteps } from "../../dino/optimizer.ts";
-import { planRun, setUpStep } from "../../dino/run_plan.ts";
+import { fitRecomputation } from "../../dino/fit_memory.ts";
+import { describeRecomputation, recomputations } from "../../dino/recomputations.ts";
+import { planRun, type RunPlan, setUpStep } from "../../dino/run_plan.ts";
 import { scheduledValues } from "../../dino/schedule.ts";
 import type { Executable } from "../../models/graph/backend.ts";
 import { emitCopy } from "../../models/graph/ops/elementwise.ts";
@@ -16,6 +18,7 @@ import { patchify } from "../../models/graph/ops/tokens.ts";
 import { Program } from "../../models/graph/program.ts";
 import { size, type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { backboneBufferShapes, backboneFeatures, backboneShapes, inputPatch } from "../../models/backbone.ts";
+import { RECOMPUTATIONS } from "./recomputation.ts";
 import { type BenchCase, type BenchOptions, noise, programCase, programFlops } from "./case.ts";
 
 /** The run that an update of these sizes belongs to. */
@@ -41,11 +44,17 @@ const nameOf = ({ arch, patchSize }: BenchOptions) => /^(vit|deit)_/.test(arch) 
 const cropsOf = ({ globalCropSize, localCropSize, localCropsNumber }: BenchOptions) =>
   `2×${globalCropSize}${localCropsNumber > 0 ? ` + ${localCropsNumber}×${localCropSize}` : ""}`;
 
+/** The plan with what `--recompute` says. */
+async function withRecomputation(plan: RunPlan, { recompute, backend }: BenchOptions): Promise<RunPlan> {
+  if (recompute === undefined || recompute === "auto") return await fitRecomputation(plan, backend);
+  return { ...plan, recompute: recomputations(plan.config)[RECOMPUTATIONS.indexOf(recompute)] };
+}
+
 /** One update: crops, both networks, loss, gradients, optimizer, teacher. */
 export async function* stepCases(options: BenchOptions): AsyncGenerator<BenchCase> {
   const { backend, batchSize, outDim } = options;
   const source = images(options);
-  const plan = planRun(configOf(options), source);
+  const plan = await withRecomputation(planRun(configOf(options), source), options);
   const { state, feed, programs } = setUpStep(plan);
   const executables: Executable[] = [];
   for (const program of distinctPrograms(programs)) {
@@ -62,6 +71,9 @@ export async function* stepCases(options: BenchOptions): AsyncGenerator<BenchCas
     shape: `${nameOf(options)}, batch ${batchSize}, ${cropsOf(options)}, K ${outDim}`,
     flops: programs.parts.reduce((sum, program) => sum + programFlops(program), 0),
     images: batchSize,
+    note: `${describeRecomputation(plan.recompute ?? {})}, ${
+      (backend.memory.arena / 1e6).toFixed(0)
+    } MB of activations`,
     run: async () => {
       const values = scheduledValues(plan.config, plan.stepsPerEpoch, step % plan.totalSteps);
       const { teacherTemp, momentum: teacherMomentum } = values;

@@ -40,6 +40,16 @@ Deno.test("bench: kernels and a search as rows with the share of what bounds the
   }
 });
 
+Deno.test("bench: an update in the memory that --recompute leaves it", async () => {
+  const megabytes: number[] = [];
+  for (const recompute of ["never", "rows", "always"]) {
+    const [{ name, note }] = await bench("step", "--recompute", recompute, "--backend", "wasm", "--threads", "1");
+    assertEquals(name, "step");
+    megabytes.push(Number(/(\d+) MB of activations/.exec(note!)![1]));
+  }
+  assert(megabytes[0] > megabytes[1] && megabytes[1] > megabytes[2], megabytes.join());
+});
+
 const adapter = await navigator.gpu?.requestAdapter();
 Deno.test({
   name: `bench: everything on WebGPU, with the device's clock, memory and JavaScript's share${
