@@ -115,6 +115,7 @@ export * from "./dino/step.ts";
 export * from "./dino/train.ts";
 export * from "./dino/collectives.ts";
 export * from "./dino/in_process.ts";
+export { type Share, WHOLE } from "./dino/ranks.ts";
 export * from "./dino/network_config.ts";
 export * from "./dino/run_plan.ts";
 export * from "./dino/crop_feed.ts";

@@ -18,6 +18,7 @@ import {
   type RunPlan,
   setUpStep,
 } from "../dino/run_plan.ts";
+import { type Share, WHOLE } from "../dino/ranks.ts";
 import type { Program } from "../models/graph/program.ts";
 import { scheduledValues } from "../dino/schedule.ts";
 import {
@@ -43,12 +44,12 @@ const SIMD_LIMIT = 2 ** 32;
 /** WebGPU does not tell how much memory an adapter has. */
 const USUAL_GPUS = [4, 8, 16, 24, 48, 80];
 
-/** Prints the plan of a run. */
-export async function dryRun(config: Config, progress: Progress): Promise<number> {
+/** Prints the plan of a run; of one of several ranks, what each of them takes. */
+export async function dryRun(config: Config, progress: Progress, share: Share = WHOLE): Promise<number> {
   const folder = await Deno.makeTempDir({ prefix: "denodino-plan-" });
   try {
     const { data, decoded } = await lookAtData(config, folder);
-    const wanted = planRun(config, data);
+    const wanted = planRun(config, data, share);
     const backend = await likelyBackend(config);
     const threads = config.threads ?? navigator.hardwareConcurrency;
     const { precision } = config;

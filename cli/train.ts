@@ -57,7 +57,7 @@ async function trainCommand(words: readonly string[]): Promise<number> {
   await refuseEarly(config, command, out);
   if (world) requireEqualShares(config, world);
   const progress = new Progress({ command: "train", json: command.json, quiet: command.quiet });
-  if (command.dryRun) return await dryRun(config, progress);
+  if (command.dryRun) return await dryRun(config, progress, world);
   return await prepareAndTrain({ ...config, out }, command, out, progress, world && { world, given });
 }
 
@@ -285,6 +285,7 @@ function trainHelp(): string {
       "Examples:\n" +
       "  train --data photos/ --out runs/photos --arch vit_small --epochs 100\n" +
       "  train --data photos/ --dry-run\n" +
+      "  mpirun -n 4 dino train --data photos/ --batch-size 256 (four processes, 64 images each)\n" +
       "  train --out runs/photos --resume",
       `Presets:\n${names.join("\n")}`,
       "Exit status: 0 done, 2 something to change in the command or the data, 1 a failure, 130 interrupted and saved, 143 the same by SIGTERM or a " +

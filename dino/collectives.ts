@@ -4,8 +4,11 @@ import type { Communicator } from "../models/graph/communicator.ts";
 
 /** Carries bytes between ranks. All ranks exchange at the same time, again and again. */
 export interface Transport {
+  /** Which of the ranks this is, from 0. */
   readonly rank: number;
+  /** How many there are. */
   readonly size: number;
+  /** What carries the bytes, for people. */
   readonly description: string;
   /**
    * Sends `out[r]` to rank r and fills `into[r]` with what it sends here; nothing goes where an entry is missing. Lengths must be
@@ -14,6 +17,7 @@ export interface Transport {
   exchange(out: readonly (Uint8Array | undefined)[], into: readonly (Uint8Array | undefined)[]): Promise<void>;
   /** See {@linkcode Communicator.abort}. */
   abort(reason: string): Promise<void>;
+  /** Leaves; the other ranks are about to leave too. */
   close(): Promise<void>;
 }
 

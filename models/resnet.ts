@@ -206,8 +206,8 @@ export interface ResnetResult {
 /**
  * The whole network without its classifier, on crops cut into "patches" of one pixel: [images·height·width, inChannels].
  *
- * In training, batch norms normalise by the statistics of all pixels of the batch and move their running ones; a batch of one
- * process is whole, so nothing is left to synchronise. Each part of an accumulated batch has statistics of its own.
+ * In training, batch norms normalise by the statistics of all pixels of the batch, those on the other ranks of the program
+ * included, and move their running ones. Each part of an accumulated batch has statistics of its own.
  */
 export function resnet(
   p: Program,
