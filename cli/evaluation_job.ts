@@ -72,7 +72,8 @@ export async function runEvaluationJob(job: EvaluationJob, { tell, signal }: Com
   const { backend, reason, details } = await openBackend(job.device);
   try {
     tell({ type: "backend", name: backend.name, description: backend.description, reason, details });
-    for (const message of loaded?.notices ?? []) tell({ type: "notice", message });
+    // A run's own checkpoint fits, and its other network is no surprise.
+    for (const message of ours ? [] : loaded?.notices ?? []) tell({ type: "notice", message });
     const outcome = await command.evaluate({
       backend,
       ...loaded ? networkOf(backend, loaded) : NO_NETWORK,

@@ -38,6 +38,7 @@ export async function runKnnJob(job: KnnJob, { tell, signal }: ComputeContext): 
   const { backend, reason, details } = await openBackend(job.device);
   try {
     tell({ type: "backend", name: backend.name, description: backend.description, reason, details });
+    for (const message of ours ? [] : loaded.notices) tell({ type: "notice", message });
     const { parameters } = uploadBackbone(backend, loaded);
     const evaluation = new KnnEvaluation(backend, split, {
       backbone,
@@ -51,8 +52,9 @@ export async function runKnnJob(job: KnnJob, { tell, signal }: ComputeContext): 
       for (const message of result.notices) tell({ type: "notice", message });
       tell({ type: "knnResult", network, split: split.description, accuracies: result.accuracies });
     };
-    report(job.network, await evaluation.run(parameters, job.network, signal));
-    if (job.pixels) report("pixels", await evaluation.runPixels(signal));
+    const showing = (what: string) => (done: number, total: number) => tell({ type: "evaluating", what, done, total });
+    report(job.network, await evaluation.run(parameters, job.network, signal, showing("images")));
+    if (job.pixels) report("pixels", await evaluation.runPixels(signal, showing("images, as pixels,")));
     evaluation.dispose();
     return 0;
   } finally {

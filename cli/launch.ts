@@ -44,7 +44,7 @@ async function runOnce(job: Job, mode: Mode, options: LaunchOptions) {
   const child = command(mode, isForeign(job)).spawn();
   const input = child.stdin.getWriter();
   let ready = false, explained = false;
-  const signals = forwardSignals(child, input, onNotice);
+  const signals = forwardSignals(child, input, onNotice, job.command === "train");
   try {
     await input.write(new TextEncoder().encode(JSON.stringify(job) + "\n"));
   } catch { /* ended already: its status says why */ }
@@ -107,12 +107,17 @@ function forwardSignals(
   child: Deno.ChildProcess,
   input: WritableStreamDefaultWriter<Uint8Array>,
   onNotice: (message: string) => void,
+  saves: boolean,
 ) {
   const state = { received: undefined as Deno.Signal | undefined, remove: () => {} };
   const interrupt = () => {
     if (state.received !== undefined) return kill(child, "SIGKILL");
     state.received = "SIGINT";
-    onNotice("stopping after this update, and saving (Ctrl-C again: at once, without saving)");
+    onNotice(
+      saves
+        ? "stopping after this update, and saving (Ctrl-C again: at once, without saving)"
+        : "stopping (Ctrl-C again: at once)",
+    );
     input.close().catch(() => {}); // for a Ctrl-C that reached only this process
   };
   state.remove = onStopSignals((signal) => {

@@ -30,6 +30,9 @@ export interface KnnEvaluationOptions {
   readonly temperature: number;
 }
 
+/** Told how many of all images are done. */
+export type ImagesDone = (done: number, total: number) => void;
+
 /** Evaluates networks of one architecture on one split. */
 export class KnnEvaluation {
   readonly #extractors = new Map<string, FeatureExtractor>();
@@ -42,8 +45,14 @@ export class KnnEvaluation {
    *
    * @param parameters of the backbone, by their published names
    * @param network a name under which the compiled network is kept for the next time
+   * @param onImages told how many images have features, of both sides
    */
-  async run(parameters: Parameters, network: string, signal?: AbortSignal): Promise<KnnResult> {
+  async run(
+    parameters: Parameters,
+    network: string,
+    signal?: AbortSignal,
+    onImages?: ImagesDone,
+  ): Promise<KnnResult> {
     const { train, test } = this.split;
     let extractor = this.#extractors.get(network);
     if (!extractor) {
@@ -51,20 +60,27 @@ export class KnnEvaluation {
       extractor = await FeatureExtractor.create(this.backend, parameters, { ...this.options, sources });
       this.#extractors.set(network, extractor);
     }
-    const features = async ({ source, indices, labels }: LabelledImages) => ({
-      features: await extractor.extract(source, indices, signal),
+    const features = async ({ source, indices, labels }: LabelledImages, before: number) => ({
+      features: await extractor.extract(source, indices, signal, undefined, this.#counting(before, onImages)),
       labels,
       dim: this.options.backbone.embedDim,
     });
-    return await this.#vote(await features(train), await features(test));
+    return await this.#vote(await features(train, 0), await features(test, train.indices.length));
   }
 
   /** Accuracies of the pixels themselves, cropped as for a network; large images are made small first. */
-  async runPixels(signal?: AbortSignal): Promise<KnnResult> {
+  async runPixels(signal?: AbortSignal, onImages?: ImagesDone): Promise<KnnResult> {
     const { train, test } = this.split;
     const side = Math.min(this.options.cropSize, PIXEL_SIDE);
-    const features = (images: LabelledImages) => pixelFeatures(this.backend, images, side, signal);
-    return await this.#vote(await features(train), await features(test));
+    const features = (images: LabelledImages, before: number) =>
+      pixelFeatures(this.backend, images, side, signal, this.#counting(before, onImages));
+    return await this.#vote(await features(train, 0), await features(test, train.indices.length));
+  }
+
+  /** Counts on after the images of the other side. */
+  #counting(before: number, onImages: ImagesDone = () => {}): (done: number) => void {
+    const { train, test } = this.split, total = train.indices.length + test.indices.length;
+    return (done) => onImages(before + done, total);
   }
 
   async #vote(train: LabelledFeatures, test: LabelledFeatures): Promise<KnnResult> {
@@ -86,7 +102,8 @@ async function pixelFeatures(
   backend: Backend,
   { source, indices, labels }: LabelledImages,
   side: number,
-  signal?: AbortSignal,
+  signal: AbortSignal | undefined,
+  onImages: (done: number) => void,
 ) {
   const batch = Math.min(64, indices.length);
   const extremes = pixelExtremes(source);
@@ -114,6 +131,7 @@ async function pixelFeatures(
     const levels = await backend.read(made.crops) as Float32Array;
     features.set(levels.subarray(0, count * dim), done * dim);
     done += count;
+    onImages(done);
   }
   executable.dispose();
   backend.free(pixels, made.table, made.taps, made.levels, made.crops);
