@@ -6,7 +6,7 @@ import { nearestName } from "../dino/nearest_name.ts";
 import { decodeRows } from "./bench/decode.ts";
 import { RECOMPUTATIONS } from "./bench/recomputation.ts";
 import { type BenchSizes, USUAL_SIZES } from "./bench/sizes.ts";
-import { exitStatus } from "./failure.ts";
+import { EXIT_FAILURE, exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
 import { launch } from "./launch.ts";
@@ -145,7 +145,7 @@ async function bench(words: readonly string[]): Promise<number> {
     }
   }
   if (flags.json) console.log(JSON.stringify(rows, null, 2));
-  return code;
+  return code === 0 && rows.some(({ failed }) => failed) ? EXIT_FAILURE : code;
 }
 
 function jobOf(

@@ -9,7 +9,6 @@ import { GPU_SIZES, QUICK_SIZES, USUAL_SIZES } from "./bench/sizes.ts";
 import { SUITES } from "./bench/suites.ts";
 import { openBackend } from "./backend.ts";
 import type { ComputeContext } from "./compute.ts";
-import { EXIT_FAILURE } from "./failure.ts";
 import type { BenchJob, BenchRow } from "./messages.ts";
 
 /** What a backend on a graphics card tells besides. */
@@ -60,14 +59,14 @@ export async function runBenchJob(job: BenchJob, { mode, tell, signal }: Compute
     const roofline = await measureRoofline(backend, job.device.adapter ?? undefined, options.copyBytes);
     tell({
       type: "notice",
-      message: `roofline: ${roofline.gflops.toFixed(0)} GFLOP/s, ${roofline.gbytes.toFixed(0)} GB/s`,
+      message: `roofline: ${round(roofline.gflops)} GFLOP/s, ${round(roofline.gbytes)} GB/s`,
     });
     if (job.everything) {
       for (const row of aboutDevice(backend, roofline)) tell({ type: "bench", row: { ...common, ...row } });
     }
-    let code = 0;
     for (const name of orderOf(job)) {
-      const leftOut = (note: string) => tell({ type: "bench", row: { ...common, name, shape: LEFT_OUT, note } });
+      const leftOut = (note: string, failed?: boolean) =>
+        tell({ type: "bench", row: { ...common, name, shape: LEFT_OUT, note, failed } });
       if (timeIsUp()) {
         leftOut(`${job.minutes} minutes are over`);
         continue;
@@ -83,12 +82,11 @@ export async function runBenchJob(job: BenchJob, { mode, tell, signal }: Compute
         }
       } catch (error) {
         if (!job.everything || signal.aborted) throw error;
-        leftOut((error as Error).message); // too large for this card, say: the others are worth knowing
-        code = EXIT_FAILURE;
+        leftOut((error as Error).message, true); // too large for this card, say: the others are worth knowing
       }
     }
     if (job.everything) { for (const row of tunedRows(backend)) tell({ type: "bench", row: { ...common, ...row } }); }
-    return code;
+    return 0;
   } finally {
     await backend.close();
   }

@@ -137,6 +137,8 @@ export interface BenchRow {
   /** On the device, everything that was alive. */
   readonly memory_mb?: number;
   readonly note?: string;
+  /** It could not be measured, for the reason in the note. */
+  readonly failed?: boolean;
   /** Most memory the computing process ever held, in 10⁶ bytes. */
   readonly peak_rss_mb?: number;
 }

@@ -12,22 +12,36 @@ interface Row {
   readonly host_share?: number;
   readonly memory_mb?: number;
   readonly note?: string;
+  readonly failed?: boolean;
 }
 
 async function bench(...words: string[]): Promise<Row[]> {
+  const { code, rows } = await run(...words);
+  assertEquals(code, 0);
+  return rows;
+}
+
+async function run(...words: string[]): Promise<{ code: number; rows: Row[] }> {
   const output = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--no-check", "cli/bench.ts", ...words, "--quick", "--seconds", "0.01", "--json"],
     cwd: new URL("../..", import.meta.url),
     stderr: "null",
   }).output();
-  assertEquals(output.code, 0);
-  return JSON.parse(new TextDecoder().decode(output.stdout));
+  return { code: output.code, rows: JSON.parse(new TextDecoder().decode(output.stdout)) };
 }
 
 Deno.test("bench: what there is no time for is told", async () => {
   const late = await bench("all", "--backend", "wasm", "--threads", "1", "--minutes", "0.0001");
   const left = late.filter(({ shape }) => shape === "left out");
   assert(left.length >= 9 && left.every(({ note }) => /minutes are over/.test(note!)), JSON.stringify(late));
+});
+
+Deno.test("bench: what cannot be measured is told and the rest is measured, with exit status 1", async () => {
+  const { code, rows } = await run("all", "--backend", "wasm", "--threads", "1", "--crops", "2x8"); // less than a patch
+  assertEquals(code, 1);
+  const failed = rows.filter(({ failed }) => failed).map(({ name }) => name);
+  assertEquals(failed, ["step", "optimizer", "forward", "augment"]);
+  assert(rows.some(({ name, median_ms }) => name === "knn" && median_ms! > 0));
 });
 
 Deno.test("bench: kernels and a search as rows with the share of what bounds them", async () => {
