@@ -5,7 +5,7 @@ import type { Op } from "../models/graph/ops/mod.ts";
 import { asMatrix, inputsOf, outputsOf, Program } from "../models/graph/program.ts";
 import { rootOf, type Tensor, tensor } from "../models/graph/tensor.ts";
 
-/** Which operations move into products: none, those that save memory traffic, or all that can. */
+/** Which operations move into products: none, those whose bytes are worth more than what products then compute, or all that can. */
 export type PrologueUse = "none" | "saving" | "all";
 
 /** {@link PrologueUse} by name. */

@@ -5,7 +5,7 @@ import { TILES } from "../../gpu/kernels/matmul_tiles.ts";
 import type { MatmulOp, Prologue } from "../../models/graph/ops/matmul.ts";
 import { Program } from "../../models/graph/program.ts";
 import { size, type Tensor, tensor } from "../../models/graph/tensor.ts";
-import { assert } from "../assert.ts";
+import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { assertAgrees, randomValues } from "./compare.ts";
 import { onGpu } from "./open.ts";
 
@@ -126,4 +126,21 @@ onGpu("prologues change no bit of a product", async (backend) => {
     }
     assert(JSON.stringify(results[0]) === JSON.stringify(results[1]), JSON.stringify(shape));
   }
+});
+
+onGpu("tiles are timed and checked with what operands go through", async (backend) => {
+  backend.limits = { ...backend.limits, workgroupBytes: 4096 }; // only the smallest tile fits
+  const shape = { m: 40, n: 36, k: 44, transA: false, transB: true };
+  for (const prologues of [{ prologueA: "layerNorm" }, { prologueA: "scaleRows", prologueB: "gelu" }] as const) {
+    const { chosen, wrong } = await backend.compareTiles({ ...shape, ...prologues });
+    assertEquals([chosen, wrong], ["32x32x8", []]);
+  }
+  const compile = backend.compileWith.bind(backend);
+  backend.compileWith = (program, options) => {
+    // As a driver's fault would: the operand without its prologue.
+    const [op] = program.ops;
+    if (op.kind === "matmul") program.ops[0] = { ...op, attrs: { ...op.attrs, prologueA: undefined } };
+    return compile(program, options);
+  };
+  await assertRejects(() => backend.compareTiles({ ...shape, prologueA: "gelu" }), Error, "every tile");
 });
