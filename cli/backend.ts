@@ -37,9 +37,27 @@ async function driver(): Promise<string> {
   return `driver: ${/NVRM version: (.+)/.exec(text)?.[1].trim() ?? "not told by WebGPU beyond the adapter's name"}`;
 }
 
-async function choose(choice: DeviceChoice, tuningSeconds?: number): Promise<OpenedBackend> {
-  const { backend, threads, precision } = choice;
-  const adapter = choice.adapter ?? undefined;
+/**
+ * Refuses a choice that this machine cannot meet, before images are decoded for it.
+ *
+ * @throws {RangeError} if its parts do not go together, or there is no such adapter
+ */
+export async function refuseAbsentDevice(choice: DeviceChoice): Promise<void> {
+  refuseContradiction(choice);
+  const wantsAdapter = choice.backend === "webgpu" || choice.adapter !== null;
+  if (!wantsAdapter || choice.backend === "wasm" || choice.webgpu === "dawn") return;
+  quietVulkan();
+  const { plannedLimits } = await import("../gpu/mod.ts");
+  await plannedLimits({ adapter: choice.adapter ?? undefined, allowFallback: true });
+}
+
+/** Vulkan's loader complains where nobody is logged in at a screen; any folder will do. */
+export function quietVulkan(): void {
+  if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+}
+
+function refuseContradiction(choice: DeviceChoice): void {
+  const { backend, precision } = choice;
   if (backend === "wasm" && choice.webgpu === "dawn") {
     throw new RangeError("--webgpu dawn with --backend wasm: SIMD needs no WebGPU: use one of the two");
   }
@@ -48,6 +66,12 @@ async function choose(choice: DeviceChoice, tuningSeconds?: number): Promise<Ope
       "--precision f16 with --backend wasm: SIMD stores f32: use --backend webgpu, or --precision f32",
     );
   }
+}
+
+async function choose(choice: DeviceChoice, tuningSeconds?: number): Promise<OpenedBackend> {
+  const { backend, threads, precision } = choice;
+  const adapter = choice.adapter ?? undefined;
+  refuseContradiction(choice);
   if (backend === "wasm") return { backend: await simd(threads), reason: "asked for by --backend wasm" };
   const { describeAdapters, openWebGpu } = await import("../gpu/mod.ts");
   const tuning = { cache: tuningCache(), seconds: tuningSeconds };

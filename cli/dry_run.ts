@@ -29,6 +29,7 @@ import {
   workspaceBytes as gpuWorkspace,
 } from "../gpu/mod.ts";
 import { workspaceBytes as simdWorkspace } from "../wasm/mod.ts";
+import { quietVulkan } from "./backend.ts";
 import { openData } from "./open_data.ts";
 import type { Progress } from "./progress.ts";
 import { formatBytes } from "./std.ts";
@@ -139,8 +140,7 @@ async function adapterLimits({ adapter, precision }: Config) {
 async function likelyBackend({ backend, adapter }: Config): Promise<"wasm" | "webgpu"> {
   if (backend !== "auto") return backend;
   if (adapter !== null) return "webgpu";
-  // Vulkan's loader complains where nobody is logged in at a screen; any folder will do.
-  if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+  quietVulkan();
   return (await describeAdapters()).some(({ fallback }) => !fallback) ? "webgpu" : "wasm";
 }
 

@@ -5,6 +5,7 @@ import { dataFields, deviceFields, evaluationFields, VERBOSE_ADVICE } from "../d
 import { hasTestHalf } from "../dino/data/halves.ts";
 import type { KnnAccuracy } from "../dino/eval/knn.ts";
 import { boolean, choice, type Field, integer, text } from "../dino/field.ts";
+import { refuseAbsentDevice } from "./backend.ts";
 import { exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
@@ -83,6 +84,7 @@ async function knnCommand(words: readonly string[]): Promise<number> {
     );
   }
   const weights = await weightsPath(positional[0]);
+  await refuseAbsentDevice(flags);
   const progress = new Progress({ command: "knn", json: false, quiet: flags.quiet || flags.json });
   const temporary = flags.cacheDir === null ? await Deno.makeTempDir({ prefix: "denodino-knn-" }) : undefined;
   try {

@@ -8,6 +8,7 @@ import type { KnnRow } from "../dino/events.ts";
 import { applyPreset, presets } from "../dino/presets.ts";
 import { requireEqualShares } from "../dino/run_plan.ts";
 import { heldMessage, RunFolder } from "../dino/run_folder.ts";
+import { refuseAbsentDevice } from "./backend.ts";
 import { dryRun } from "./dry_run.ts";
 import { EXIT_INTERRUPTED, EXIT_TERMINATED, exitStatus } from "./failure.ts";
 import { parseFlags } from "./flags.ts";
@@ -135,9 +136,9 @@ async function refuseEarly(config: Config, command: CommandValues, out: string):
   // Sizes that are left open are fitted to the images and never wrong; those that are given must be right already.
   const large = config.globalCropSize ?? 2 ** 20;
   checkConfig(fitConfig(config, { images: 2 ** 31, shorterSide: large }));
-  if (!command.resume && !command.overwrite && !command.dryRun && await RunFolder.holdsRun(out)) {
-    throw new RangeError(heldMessage(out));
-  }
+  if (command.dryRun) return;
+  if (!command.resume && !command.overwrite && await RunFolder.holdsRun(out)) throw new RangeError(heldMessage(out));
+  await refuseAbsentDevice(config);
 }
 
 async function prepareAndTrain(

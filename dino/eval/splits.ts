@@ -34,13 +34,18 @@ export function heldOutTenth(count: number, seed: number): { kept: Uint32Array; 
  * Chooses the sides of an evaluation: `val` is classified by `data`, or else a tenth of the labelled one is held out.
  *
  * @returns undefined if there are no labels to evaluate with
- * @throws {RangeError} if both have labels but no class name in common
+ * @throws {RangeError} if `val` has no labels, or both have but no class name in common
  */
 export function evaluationSplit(
   data: PixelSource,
   val: PixelSource | undefined,
   seed: number,
 ): EvaluationSplit | undefined {
+  if (val && !val.labels) {
+    throw new RangeError(
+      `--val ${val.name}: has no labels: name a folder with a subfolder for each class, or leave it out`,
+    );
+  }
   if (data.labels && val?.labels) {
     return {
       train: everyImage(data, data.labels),

@@ -38,11 +38,12 @@ export class TrainingKnn {
     const { config, network } = plan;
     // A run of a few updates is a try: evaluating it would take longer than the run.
     if (config.knnEvery === 0 || config.knnEvery === null && config.steps !== null) return undefined;
-    const split = evaluationSplit(data, val, config.seed);
-    if (!split) {
-      if (val) tell({ type: "notice", message: `--val ${val.name}: has no class folders, so there is no k-NN` });
-      return undefined;
+    if (val && !val.labels) {
+      const instead = data.labels ? "k-NN holds out a tenth of the other images" : "there is no k-NN";
+      tell({ type: "warning", message: `--val ${val.name}: has no class folders, so ${instead}` });
     }
+    const split = evaluationSplit(data, val?.labels ? val : undefined, config.seed);
+    if (!split) return undefined;
     tell({ type: "notice", message: `k-NN classifies ${split.description}` });
     const evaluation = new KnnEvaluation(backend, split, {
       backbone: network.backbone,

@@ -98,3 +98,11 @@ Deno.test("splits: a tenth is held out by seed, classes are matched by name", ()
   assertEquals(evaluationSplit(unlabelled, undefined, 0), undefined);
   assertEquals(evaluationSplit(unlabelled, data, 0)!.train.source, data);
 });
+
+Deno.test("k-NN: images to classify without labels are refused, not passed over", () => {
+  const source = (name: string, labels?: Int32Array<ArrayBuffer>) =>
+    pixelsFromMemory({ name, height: 1, width: 1, channels: 1, data: new Uint8Array(4), labels });
+  const labelled = source("data", Int32Array.of(0, 1, 0, 1));
+  assertThrows(() => evaluationSplit(labelled, source("plain"), 0), RangeError, "--val plain: has no labels");
+  assertEquals(evaluationSplit(labelled, undefined, 0)?.test.indices.length, 1);
+});
