@@ -56,6 +56,8 @@ async function runJob(job: Job, context: ComputeContext): Promise<number> {
       return await (await import("./train_job.ts")).runTrainJob(job, context);
     case "follow":
       return await (await import("./distributed_job.ts")).runDistributed(job, context);
+    case "abandon":
+      return await (await import("./distributed_job.ts")).abandon(job, context);
     case "knn":
       return await (await import("./knn_job.ts")).runKnnJob(job, context);
     case "evaluation":

@@ -8,7 +8,7 @@ import { LOCAL_FIELDS, Ranks } from "../dino/ranks.ts";
 import type { Communicator } from "../models/graph/communicator.ts";
 import type { ComputeContext } from "./compute.ts";
 import { EXIT_FAILURE, failureOf } from "./failure.ts";
-import type { FollowJob, TrainJob } from "./messages.ts";
+import type { AbandonJob, FollowJob, TrainJob } from "./messages.ts";
 import { openMpi } from "./mpi/library.ts";
 import { MpiTransport } from "./mpi/transport.ts";
 import { coresOfRank, type World } from "./mpi/world.ts";
@@ -16,6 +16,9 @@ import { trainAs } from "./train_job.ts";
 
 /** Flags that may differ between ranks besides what each machine has. */
 const SHOWN_ONLY: ReadonlySet<string> = new Set(["json", "quiet", "verbose", "checked"]);
+
+/** An mpirun may end all ranks as soon as one has ended: the others leave the first the time to say why. */
+const LINGER_MS = 2000;
 
 /** Runs the job of one rank; returns the exit status. What the first rank tells, the others keep to themselves. */
 export async function runDistributed(
@@ -41,8 +44,16 @@ export async function runDistributed(
     await communicator.abort(failure.message);
     if (isFirst || failure.stack) throw error;
     context.tell({ type: "failure", failure: { ...failure, message: "" } }); // the first rank was told, and tells it
+    await new Promise((resolve) => setTimeout(resolve, LINGER_MS));
     return failure.exit || EXIT_FAILURE;
   }
+}
+
+/** Joins the others only to tell them why there is nothing to do. */
+export async function abandon({ world, reason }: AbandonJob, { signal }: ComputeContext): Promise<number> {
+  const communicator = await join(world, signal);
+  await communicator.abort(reason);
+  return EXIT_FAILURE;
 }
 
 async function join(world: World, signal: AbortSignal): Promise<Communicator> {

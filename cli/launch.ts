@@ -136,7 +136,7 @@ function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
 
 /** Dawn and MPI are native libraries, which want one more permission. */
 function isForeign(job: Job): boolean {
-  if (job.command === "follow" || job.command === "train" && job.distributed) return true;
+  if (job.command === "follow" || job.command === "abandon" || job.command === "train" && job.distributed) return true;
   return (job.command === "train" ? job.config : job.device).webgpu === "dawn";
 }
 

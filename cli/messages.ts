@@ -54,6 +54,14 @@ export interface FollowJob {
   readonly given: Readonly<Record<string, unknown>>;
 }
 
+/** Tells the other ranks that the first one cannot begin. */
+export interface AbandonJob {
+  readonly command: "abandon";
+  readonly world: World;
+  readonly device: DeviceChoice;
+  readonly reason: string;
+}
+
 /** k-NN of given weights. */
 export interface KnnJob {
   readonly command: "knn";
@@ -110,7 +118,7 @@ export interface BenchJob {
 }
 
 /** What a compute process is asked to do. */
-export type Job = TrainJob | FollowJob | KnnJob | EvaluationJob | BenchJob;
+export type Job = TrainJob | FollowJob | AbandonJob | KnnJob | EvaluationJob | BenchJob;
 
 /** One line of a benchmark; values that do not apply are left out. */
 export interface BenchRow {

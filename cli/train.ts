@@ -10,11 +10,11 @@ import { requireEqualShares } from "../dino/run_plan.ts";
 import { heldMessage, RunFolder } from "../dino/run_folder.ts";
 import { refuseAbsentDevice } from "./backend.ts";
 import { dryRun } from "./dry_run.ts";
-import { EXIT_INTERRUPTED, EXIT_TERMINATED, exitStatus } from "./failure.ts";
+import { EXIT_INTERRUPTED, EXIT_TERMINATED, exitStatus, failureOf, printFailure } from "./failure.ts";
 import { parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
 import { launch } from "./launch.ts";
-import { type ComputeEvent, deviceOf, type FollowJob, type TrainJob } from "./messages.ts";
+import { type AbandonJob, type ComputeEvent, deviceOf, type FollowJob, type TrainJob } from "./messages.ts";
 import { givenArguments } from "./mode.ts";
 import { startedIn, type World } from "./mpi/world.ts";
 import { openData } from "./open_data.ts";
@@ -53,6 +53,23 @@ async function trainCommand(words: readonly string[]): Promise<number> {
   const command: CommandValues = { ...defaultCommand(), ...pick(given, defaultCommand()) };
   const world = startedIn(command.distributed);
   if (world && world.rank > 0) return command.dryRun ? 0 : await follow(world, given, command.checked);
+  if (!world || command.dryRun) return await trainFirst(given, command, world);
+  try {
+    return await trainFirst(given, command, world);
+  } catch (error) {
+    const failure = failureOf(error);
+    printFailure("train", failure); // at once: an mpirun may end all ranks as soon as one has ended
+    await abandon(world, failure.message);
+    return failure.exit;
+  }
+}
+
+/** Trains alone, or as the first rank. */
+async function trainFirst(
+  given: Readonly<Record<string, unknown>>,
+  command: CommandValues,
+  world: World | undefined,
+): Promise<number> {
   const config = await configure(given, command);
   const out = config.out ?? join("runs", new Date().toISOString().slice(0, 19).replaceAll(":", "-"));
   await refuseEarly(config, command, out);
@@ -60,6 +77,12 @@ async function trainCommand(words: readonly string[]): Promise<number> {
   const progress = new Progress({ command: "train", json: command.json, quiet: command.quiet });
   if (command.dryRun) return await dryRun(config, progress, world);
   return await prepareAndTrain({ ...config, out }, command, out, progress, world && { world, given });
+}
+
+/** Lets the other ranks know that nothing will come of it: they wait for this one's compute process. */
+async function abandon(world: World, reason: string): Promise<void> {
+  const job: AbandonJob = { command: "abandon", world, reason, device: deviceOf(defaultConfig()) };
+  await launch(job, { checked: true, onEvent: () => {}, onNotice: () => {} });
 }
 
 /** Does what the first rank does, and shows nothing but what that one cannot know of. */
@@ -174,6 +197,7 @@ async function prepareAndTrain(
     progress.close();
     await removeEmpty();
     progress.result("stopped before training; what is decoded stays in the cache");
+    if (distributed) await abandon(distributed.world, "it was stopped before training");
     return opened;
   }
   const { data, val } = opened.done;
