@@ -108,6 +108,15 @@ export class DinoState {
     );
   }
 
+  /** Frees everything on a device; nothing of the run can be read there afterwards. */
+  dispose(backend: Pick<Backend, "free">): void {
+    const arenas = Object.values(this).filter((value) => value instanceof Arena);
+    backend.free(
+      ...arenas.map(({ flat }) => flat),
+      ...[this.center, this.centerSum, this.segments, this.norms, this.ring],
+    );
+  }
+
   /** Parameters and buffers of the student by name. */
   readonly studentParameters: Parameters = (name) => this.studentBuffers.tensors.get(name) ?? this.student.get(name);
 

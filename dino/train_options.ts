@@ -42,7 +42,7 @@ export interface TrainResult {
   readonly step: number;
   /** k-NN of the untrained network and of pixels, if there were labels, and the last ones of the run. */
   readonly knn: readonly KnnRow[];
-  /** Both networks, on the device. */
+  /** Both networks, on the device until `state.dispose(backend)` frees them. */
   readonly state: DinoState;
   /** For `non-finite`: what happened, and the last good checkpoint. */
   readonly message?: string;

@@ -71,3 +71,16 @@ for (const [what, config] of Object.entries(configs)) {
     { backends: ["wasm", "webgpu"] },
   );
 }
+
+onEachBackend("training leaves nothing on the device once its state is disposed of", async (backend) => {
+  const config = toyConfig({ ...short, steps: 2 });
+  const once = async () => {
+    const { state } = await train(config, { backend, data: toyPixels() });
+    const held = backend.memory.persistent;
+    state.dispose(backend);
+    return { held, left: backend.memory.persistent };
+  };
+  const first = await once(), second = await once();
+  assert(first.left < 0.1 * first.held, `${first.left} of ${first.held} bytes are left`);
+  assertEquals(second.held - first.left, first.held);
+}, { backends: ["wasm", "webgpu"] });
