@@ -29,6 +29,9 @@ export interface ProgressOptions {
 /** Seconds between two lines about progress where there is no terminal. */
 const LINE_SECONDS = 10;
 
+/** Images that are named as they are skipped; a terminal full of them hides everything else. */
+const MOST_SKIPPED = 100;
+
 /** Shows events. */
 export class Progress {
   readonly #terminal: boolean;
@@ -123,10 +126,12 @@ export class Progress {
   #showData(event: { readonly source: "data" } & DataEvent): void {
     switch (event.type) {
       case "found":
-        return this.line(
+        this.line(
           `${event.name}: ${counted(event.images, "image")}` +
             (event.classes > 0 ? ` in ${counted(event.classes, "class", "classes")}` : ""),
         );
+        if (event.foreign) this.warn(`${event.name}: left out, because they are not decoded: ${event.foreign}`);
+        return;
       case "cache":
         return this.line(
           `decoding into ${event.directory ?? "memory"}: ` +
@@ -152,6 +157,8 @@ export class Progress {
   #showSkipped({ id, reason }: { readonly id: string; readonly reason: string }): void {
     if (this.#skipped.has(id)) return;
     this.#skipped.add(id);
+    if (this.#skipped.size > MOST_SKIPPED) return;
+    if (this.#skipped.size === MOST_SKIPPED) return this.warn("skipped: more images, which are no longer named here");
     this.warn(`skipped ${printableLine(id)}: ${reason}`);
   }
 

@@ -99,6 +99,8 @@ export interface EncodedDataset {
   readonly classNames?: readonly string[];
   /** Parts that could not be read at all: an archive cut off behind these images. */
   readonly damage?: readonly SkippedImage[];
+  /** Pictures of kinds that are not decoded, and therefore not counted: `3 .bmp, 1 .heic`. */
+  readonly foreign?: string;
   /** The order in which reading is cheap, where it matters. */
   readonly readOrder?: Uint32Array<ArrayBuffer>;
   /** What identifies image `i`. */
@@ -111,7 +113,7 @@ export interface EncodedDataset {
 
 /** What happens while a data set is opened, for whoever shows it to a person. */
 export type DataEvent =
-  | { type: "found"; name: string; kind: string; images: number; classes: number }
+  | { type: "found"; name: string; kind: string; images: number; classes: number; foreign?: string }
   /** The cache's decision: `shorterSide` is null where the original size is kept. `bytes` is an estimate of the pixels. */
   | {
     type: "cache";

@@ -4,6 +4,10 @@ import { arrangePaths } from "./class_folders.ts";
 import type { EncodedDataset, EncodedEntry, Split } from "./dataset.ts";
 import { encodedBytes, IMAGE_EXTENSIONS, isImageName } from "./decode.ts";
 
+/** Extensions of pictures that are not decoded: whoever has some should know that they take no part. */
+const FOREIGN_PICTURES =
+  /\.(bmp|heic|heif|avif|jp2|jxl|svg|ppm|pgm|psd|dng|cr2|cr3|nef|arw|raf|exr|hdr|dcm|nii|czi|nd2)$/i;
+
 /** Files whose size and time are asked for at once. */
 const STATS_IN_FLIGHT = 128;
 
@@ -14,18 +18,18 @@ const STATS_IN_FLIGHT = 128;
  */
 export async function openFolder(folder: string, split: Split, limit = Infinity): Promise<EncodedDataset> {
   const root = await Deno.realPath(folder);
-  const paths = await imagesUnder(root);
+  const { paths, foreign } = await imagesUnder(root);
   if (paths.length === 0) {
     throw new RangeError(
       `${folder}: no image file in it or its subfolders (looked for ${
         IMAGE_EXTENSIONS.map((e) => "." + e).join(" ")
       }): ` +
-        "name the folder that holds the images",
+        (foreign ? `it has ${foreign}, which are not decoded: convert them` : "name the folder that holds the images"),
     );
   }
   const arrangement = arrangePaths(paths, split);
   const order = arrangement.order.subarray(0, Math.min(limit, arrangement.order.length));
-  return filesDataset({
+  const dataset = await filesDataset({
     kind: "folder",
     name: folder,
     ids: Array.from(order, (i) => paths[i]),
@@ -33,6 +37,7 @@ export async function openFolder(folder: string, split: Split, limit = Infinity)
     labels: arrangement.labels?.slice(0, order.length),
     classNames: arrangement.classNames,
   });
+  return { ...dataset, foreign };
 }
 
 /** Files named one by one, as a data set; their sizes and times are read here. */
@@ -70,9 +75,10 @@ async function entryOf(id: string, path: string): Promise<EncodedEntry> {
   }
 }
 
-/** Paths of image files relative to `root`, with "/" between folders. */
-async function imagesUnder(root: string): Promise<string[]> {
+/** Paths of image files relative to `root`, with "/" between folders; and pictures of other kinds, counted in words. */
+async function imagesUnder(root: string): Promise<{ paths: string[]; foreign?: string }> {
   const found: string[] = [];
+  const others = new Map<string, number>();
   const visited = new Set([root]); // real paths: links may lead back up
   const walk = async (prefix: string) => {
     for await (const entry of Deno.readDir(`${root}/${prefix}`)) {
@@ -91,8 +97,13 @@ async function imagesUnder(root: string): Promise<string[]> {
       }
       if (isDirectory) await walk(path + "/");
       else if (isImageName(entry.name)) found.push(path);
+      else {
+        const [extension] = FOREIGN_PICTURES.exec(entry.name.toLowerCase()) ?? [];
+        if (extension) others.set(extension, (others.get(extension) ?? 0) + 1);
+      }
     }
   };
   await walk("");
-  return found;
+  const foreign = Array.from(others, ([extension, count]) => `${count} ${extension}`).join(", ");
+  return { paths: found, foreign: foreign || undefined };
 }

@@ -64,6 +64,7 @@ export async function openPixels(path: string, options: OpenOptions = {}): Promi
     kind: "kind" in found ? found.kind : "raw",
     images: found.length,
     classes: found.classNames?.length ?? 0,
+    foreign: "kind" in found ? found.foreign : undefined,
   });
   if (!("kind" in found)) return found;
   try {

@@ -2,6 +2,7 @@
 
 import { gzipSync } from "node:zlib";
 import { arrangePaths } from "../../../dino/data/class_folders.ts";
+import type { DataEvent } from "../../../dino/data/dataset.ts";
 import { openPixels, reopenPixels } from "../../../dino/data/open.ts";
 import { pixelsFromMemory } from "../../../dino/data/memory.ts";
 import { parseList } from "../../../dino/data/list.ts";
@@ -152,6 +153,24 @@ Deno.test("folders that are missing, empty or hold nothing readable say so", asy
   });
   await withFiles({ "a.png": "nonsense", "b.png": "" }, async (folder) => {
     await assertRejects(() => openPixels(folder), RangeError, "none of its 2 images can be read (a.png: not a JPEG");
+  });
+});
+
+Deno.test("pictures of kinds that are not decoded are counted, in words", async () => {
+  const files = {
+    "data/a.png": await png(3, 3),
+    "data/b.bmp": "",
+    "data/c/d.BMP": "",
+    "data/e.heic": "",
+    "x/f.dcm": "",
+  };
+  await withFiles(files, async (folder) => {
+    const events: DataEvent[] = [];
+    (await openPixels(`${folder}/data`, { onEvent: (event) => events.push(event) })).close();
+    const [found] = events;
+    assert(found.type === "found" && found.images === 1, JSON.stringify(found));
+    assertEquals(found.foreign?.split(", ").sort(), ["1 .heic", "2 .bmp"]);
+    await assertRejects(() => openPixels(`${folder}/x`), RangeError, "it has 1 .dcm, which are not decoded");
   });
 });
 
