@@ -97,6 +97,7 @@ export async function findAdapter(options: DeviceOptions = {}): Promise<AdapterS
 }
 
 async function chooseAdapter(options: DeviceOptions): Promise<Found> {
+  if (options.gpu) inUse.add(options.gpu);
   const found = choose(await listAdapters(options.gpu ?? systemGpu()), options);
   if (options.precision === "f16" && !found.adapter.features.has("shader-f16")) {
     throw new RangeError(
@@ -105,6 +106,9 @@ async function chooseAdapter(options: DeviceOptions): Promise<Found> {
   }
   return found;
 }
+
+/** Dawn's add-on crashes if its `GPU` is collected while a device of it lives, or has just ended: they are never collected. */
+const inUse = new Set<GPU>();
 
 function systemGpu(): GPU | undefined {
   return (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;

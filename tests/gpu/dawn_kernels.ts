@@ -1,6 +1,10 @@
 // Every kernel before the strictest compiler and validator there is, Dawn's, which needs no graphics card for that: its null backend
 // compiles, checks bindings and limits, and computes nothing. Fetches some 130 MB from npm.
 // deno run -A --no-lock tests/gpu/dawn_kernels.ts
+//
+// To compute too: Debian's chromium brings SwiftShader, a second software adapter, which Dawn supports (llvmpipe may be too old for it):
+// VK_DRIVER_FILES=/usr/lib/chromium/vk_swiftshader_icd.json deno run -A cli/doctor.ts --webgpu dawn
+// Without --webgpu dawn, or with `deno test -A tests/gpu`, that is another driver and subgroup size under Deno's own WebGPU.
 import { doctorPrograms } from "../../cli/doctor_programs.ts";
 import { attentionCandidates } from "../../gpu/attention_choice.ts";
 import { WebGpuBackend } from "../../gpu/backend.ts";
