@@ -50,7 +50,7 @@ export class Progress {
   show(event: ShownEvent): void {
     if (this.options.json) {
       if (event.type === "crops") return; // a picture is of no use in a stream of lines
-      this.#write(JSON.stringify(event) + "\n", "out");
+      this.#tell(JSON.stringify(event) + "\n", "out");
       if (event.type === "warning" || event.type === "failure") this.#showFailure(event);
       return;
     }
@@ -99,7 +99,7 @@ export class Progress {
   line(text: string): void {
     if (this.options.quiet || this.options.json) return;
     this.#clear();
-    this.#write(printable(text) + "\n", "out");
+    this.#tell(printable(text) + "\n", "out");
     this.#redraw();
   }
 
@@ -113,7 +113,7 @@ export class Progress {
   /** A line on stderr. */
   warn(text: string): void {
     this.#clear();
-    this.#write(printable(text) + "\n", "err");
+    this.#tell(printable(text) + "\n", "err");
     this.#redraw();
   }
 
@@ -206,7 +206,7 @@ export class Progress {
       this.#redraw();
     } else if (performance.now() - this.#lastLine > LINE_SECONDS * 1000) {
       this.#lastLine = performance.now();
-      this.#write(text(Infinity) + "\n", "out");
+      this.#tell(text(Infinity) + "\n", "out");
     }
   }
 
@@ -217,12 +217,19 @@ export class Progress {
     this.warn(stack ? `${message}\n${stack.split("\n").slice(1).join("\n")}` : message);
   }
 
+  /** Writes news, on which nothing depends: a run of days goes on though the disk that its log is sent to is full. */
+  #tell(text: string, to: "out" | "err"): void {
+    try {
+      this.#write(text, to);
+    } catch { /* a result that cannot be written is an error, news is not */ }
+  }
+
   #clear(): void {
-    if (this.#bar !== "") this.#write("\r\x1b[2K", "out");
+    if (this.#bar !== "") this.#tell("\r\x1b[2K", "out");
   }
 
   #redraw(): void {
-    if (this.#bar !== "") this.#write(this.#bar, "out");
+    if (this.#bar !== "") this.#tell(this.#bar, "out");
   }
 }
 

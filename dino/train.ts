@@ -256,7 +256,7 @@ class TrainingRun {
     } catch (error) {
       throw new Error(
         `checkpoint after update ${this.#updates.step}: ${(error as Error).message}; ${this.#lastGood()}: ` +
-          "make room, then continue with --resume",
+          `${isFullDisk(error) ? "make room" : "see to the disk"}, then continue with --resume`,
         { cause: error },
       );
     }
@@ -325,6 +325,10 @@ class TrainingRun {
   }
 
   readonly #tell = (event: TrainEvent): void => this.options.onEvent?.(event);
+}
+
+function isFullDisk(error: unknown): boolean {
+  return (error as { code?: string }).code === "ENOSPC";
 }
 
 function release({ backend }: TrainOptions, { feed }: StepSetup, executables: ReadonlyMap<Program, Executable>): void {
