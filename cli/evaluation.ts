@@ -8,6 +8,7 @@ import { hasTestHalf } from "../dino/data/halves.ts";
 import { openPixels } from "../dino/data/open.ts";
 import { loadSample } from "../dino/data/sample.ts";
 import { boolean, choice, type Field, text } from "../dino/field.ts";
+import { refuseAbsentDevice } from "./backend.ts";
 import { DecoderPool } from "./decoder_pool.ts";
 import type { EvaluationContext, EvaluationOutcome } from "./evaluation_job.ts";
 import { exitStatus } from "./failure.ts";
@@ -150,6 +151,7 @@ async function run<F extends Readonly<Record<string, Field>>>(
   const weights = command.weightless
     ? null
     : await weightsFile(read ? [read.weights] : positional, read ? null : flags.weights, command.usage);
+  await refuseAbsentDevice(deviceOf(flags));
   const progress = new Progress({ json: false, quiet: flags.quiet || flags.json });
   const temporary = await Deno.makeTempDir({ prefix: `denodino-${command.name}-` });
   try {

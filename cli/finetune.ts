@@ -16,12 +16,16 @@ import { type EvaluationCommand, runEvaluation } from "./evaluation.ts";
 import { classCount, labelledSources, labelledSplit } from "./labelled_halves.ts";
 import { givenArguments } from "./mode.ts";
 
+const WARMUP_EPOCHS = 3;
+
 const fields = {
   data: text(null, "labelled training images; without it the embedded sample", { aliases: ["data-path"] }),
   val: text(null, "labelled images to classify; without it the val half of --data, or else a seeded tenth"),
   out: text(null, "file for the network, .safetensors, written after every epoch; an interrupted run goes on from it"),
   epochs: integer(30, "passes over the training images", { min: 1 }),
-  warmupEpochs: integer(3, "of which the learning rate rises", { min: 0 }),
+  warmupEpochs: integer(null, `of which the learning rate rises; auto: ${WARMUP_EPOCHS}, or half of a shorter run`, {
+    min: 0,
+  }),
   lr: number(5e-4, "peak learning rate for a batch of 512", { above: 0 }),
   minLr: number(1e-6, "learning rate at the end", { min: 0 }),
   weightDecay: number(0.05, "AdamW's", { min: 0 }),
@@ -59,7 +63,9 @@ export const command: EvaluationCommand<typeof fields> = {
   sources: labelledSources,
   prepare: ({ out, epochs, warmupEpochs }) => {
     if (out !== null && !out.endsWith(".safetensors")) throw new RangeError(`--out ${out}: name a .safetensors file`);
-    if (warmupEpochs > epochs) throw new RangeError(`--warmup-epochs ${warmupEpochs} exceeds --epochs ${epochs}`);
+    if ((warmupEpochs ?? 0) > epochs) {
+      throw new RangeError(`--warmup-epochs ${warmupEpochs} exceeds --epochs ${epochs}`);
+    }
     return Promise.resolve();
   },
   async evaluate(context, flags) {
@@ -79,7 +85,7 @@ export const command: EvaluationCommand<typeof fields> = {
       cropSize,
       batch,
       steps: flags.epochs * stepsPerEpoch,
-      warmup: flags.warmupEpochs * stepsPerEpoch,
+      warmup: (flags.warmupEpochs ?? Math.min(WARMUP_EPOCHS, Math.floor(flags.epochs / 2))) * stepsPerEpoch,
       lr: scaleLr(flags.lr, batch, 512),
       minLr: flags.minLr,
       weightDecay: flags.weightDecay,
