@@ -194,7 +194,7 @@ onHalfGpu("prologues: two updates on halves are the same but for what is no long
     const off = Math.max(...got.gradients.map((g, i) => Math.abs(g - kept.gradients[i])));
     assert(off < 2e-2 * largest, `${what}: gradients off by ${off} of ${largest}`);
   });
-});
+}, { strict: true }); // no dispatch binds memory twice
 
 onHalfGpu(
   "prologues: norm and MLP of a block and their gradients on halves agree with the reference",
