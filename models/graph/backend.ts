@@ -9,6 +9,7 @@ export type Precision = "f32" | "f16";
 
 /** A device has no room for what was asked of it; the message names the bytes and what takes less. */
 export class OutOfMemoryError extends RangeError {
+  /** Told by it where classes do not travel, as between processes. */
   override readonly name = "OutOfMemoryError";
 }
 

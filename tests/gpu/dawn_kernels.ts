@@ -5,7 +5,7 @@
 // To compute too: Debian's chromium brings SwiftShader, a second software adapter, which Dawn supports (llvmpipe may be too old for it):
 // VK_DRIVER_FILES=/usr/lib/chromium/vk_swiftshader_icd.json deno run -A cli/doctor.ts --webgpu dawn
 // Without --webgpu dawn, or with `deno test -A tests/gpu`, that is another driver and subgroup size under Deno's own WebGPU.
-import { doctorPrograms } from "../../cli/doctor_programs.ts";
+import { blockProgram, doctorPrograms } from "../../cli/doctor_programs.ts";
 import { attentionCandidates } from "../../gpu/attention_choice.ts";
 import { WebGpuBackend } from "../../gpu/backend.ts";
 import { openDevice } from "../../gpu/device.ts";
@@ -22,12 +22,13 @@ for (const precision of ["f32", "f16"] as const) {
   const opened = await openDevice({ gpu, allowFallback: true, subgroups: false, precision });
   const backend = new WebGpuBackend(opened, { strict: true, precision });
   for (const fallback of [false, true]) {
-    backend.limits = { ...backend.limits, fallback };
+    backend.limits = { ...backend.limits, fallback, prologues: fallback ? "none" : "all" };
     const tiles = tilesFor(backend.limits);
     let next = 0; // tiles and attention's kernels in turn
     const programs = [
       ...opCases().map(({ name, program }) => ({ name, program })),
       ...[...doctorPrograms()].map(({ program }, i) => ({ name: `doctor's program ${i}`, program })),
+      { name: "half a block", program: blockProgram() },
     ];
     for (const { name, program } of programs) {
       try {
