@@ -6,6 +6,7 @@ import { Program } from "../models/graph/program.ts";
 import { byteLength, bytesPerElement, rootOf, type Tensor } from "../models/graph/tensor.ts";
 import type { Code } from "./codes.ts";
 import { StepField, StepFlag } from "./codes.ts";
+import { planWithPanels, type SharedPanels } from "./shared_panels.ts";
 import type { AnyLowering, Lowering, Lowerings } from "./lowering.ts";
 import { allocated, type Layout } from "./memory.ts";
 import { attentionLowerings } from "./ops/attention.ts";
@@ -63,12 +64,23 @@ export interface Machine {
   readonly tileColumns: number;
 }
 
-/** Lowers every operation. `address` tells where the root of a tensor lies. */
+/** Where things lie; without it a list is only good for counting. */
+export interface Addresses {
+  /** Of the root of a tensor. */
+  root(root: Tensor): number;
+  /** Of a place in the arena. */
+  inArena(offset: number, bytes: number): number;
+  readonly workspace: number;
+}
+
+const NOWHERE: Addresses = { root: () => 0, inArena: () => 0, workspace: 0 };
+
+/** Lowers every operation. `panels`: what products share, as {@link planWithPanels} found. */
 export function lower(
   program: Program,
   machine: Machine,
-  address: (root: Tensor) => number,
-  workspaceAddress: number,
+  panels: ReadonlyMap<Op, SharedPanels>,
+  addresses: Addresses = NOWHERE,
 ): StepList {
   const steps: Step[] = [];
   let workspaceBytes = 0, scratchBytes = 0;
@@ -76,9 +88,13 @@ export function lower(
     let used = 0;
     const to: Lowering = {
       ...machine,
-      at: (t) => t ? address(rootOf(t)) + (t.offset ?? 0) * bytesPerElement(t.dtype) : 0,
+      at: (t) => t ? addresses.root(rootOf(t)) + (t.offset ?? 0) * bytesPerElement(t.dtype) : 0,
+      panels(op) {
+        const shared = panels.get(op);
+        return shared && { address: addresses.inArena(shared.offset, aligned(shared.bytes)), packed: shared.packed };
+      },
       workspace(bytes) {
-        const start = workspaceAddress + used;
+        const start = addresses.workspace + used;
         used += allocated(bytes);
         workspaceBytes = Math.max(workspaceBytes, used);
         return start;
@@ -103,7 +119,7 @@ function loweringOf(op: Op): AnyLowering {
 export function workspaceBytes(program: Program, { threads }: { threads: number }): number {
   const copy = new Program(program.name).append(program);
   dropUnreadOutputs(copy);
-  const { workspaceBytes, scratchBytes } = lower(copy, { threads, tileColumns: 16 }, () => 0, 0);
+  const { workspaceBytes, scratchBytes } = lower(copy, { threads, tileColumns: 16 }, planWithPanels(copy).panels);
   return allocated(workspaceBytes) + threads * allocated(scratchBytes);
 }
 

@@ -10,6 +10,8 @@ export interface Lowering {
   readonly tileColumns: number;
   /** Address of a tensor's first element; 0 for none. */
   at(t: Tensor | undefined): number;
+  /** Where the packed panels of a product's b are kept for those after it, and whether one before it has packed them. */
+  panels(op: Op): { readonly address: number; readonly packed: boolean } | undefined;
   /** Address of scratch shared by the steps of this operation. */
   workspace(bytes: number): number;
   /** Asks for private scratch of a thread. */

@@ -7,7 +7,8 @@ import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
 import type { Backend, Executable, MemoryUse } from "../models/graph/backend.ts";
 import { ALONE, type Communicator } from "../models/graph/communicator.ts";
 import { carryOut, type CollectiveOp, meetings, requireRanks } from "../models/graph/ops/collective.ts";
-import { type MemoryPlan, planMemory } from "../models/graph/plan.ts";
+import type { Op } from "../models/graph/ops/mod.ts";
+import type { MemoryPlan } from "../models/graph/plan.ts";
 import type { Program } from "../models/graph/program.ts";
 import {
   byteLength,
@@ -24,6 +25,7 @@ import { activationAddress, lower, type Step, workspaceBytes, writeSteps } from 
 import { allocated, CONTROL_ADDRESS, Layout, reserveMemory } from "./memory.ts";
 import type { TileShape } from "./micro_kernels.ts";
 import { WorkerPool } from "./pool.ts";
+import { planWithPanels, type SharedPanels } from "./shared_panels.ts";
 import { RedZones } from "./red_zones.ts";
 
 export { workspaceBytes };
@@ -124,13 +126,13 @@ class WasmBackend implements Backend {
   #compile(program: Program, communicator: Communicator): Executable {
     requireRanks(program, communicator);
     dropUnreadOutputs(program);
-    const plan = planMemory(program);
+    const { plan, panels } = planWithPanels(program);
     const machine = { threads: this.#layout.threads, tileColumns: this.#tile.columns };
-    const needs = lower(program, machine, () => 0, 0);
+    const needs = lower(program, machine, panels);
     this.#layout.require(plan.arenaBytes, needs.workspaceBytes, needs.scratchBytes, `program "${program.name}"`);
     for (const root of program.roots()) if (root.role !== "activation") this.#addressOf(root);
     const { address: list } = this.#layout.allocate(needs.steps.length * StepField.bytes, "an op list");
-    return new WasmExecutable(this, program, plan, list, needs.steps, communicator);
+    return new WasmExecutable(this, program, plan, panels, list, needs.steps, communicator);
   }
 
   holds(programs: readonly Program[]): Promise<boolean> {
@@ -139,8 +141,9 @@ class WasmBackend implements Backend {
     let persistent = 0, arena = 0, workspace = 0, scratch = 0;
     for (const program of programs) {
       dropUnreadOutputs(program);
-      const needs = lower(program, machine, () => 0, 0);
-      arena = Math.max(arena, planMemory(program).arenaBytes);
+      const { plan, panels } = planWithPanels(program);
+      const needs = lower(program, machine, panels);
+      arena = Math.max(arena, plan.arenaBytes);
       workspace = Math.max(workspace, needs.workspaceBytes);
       scratch = Math.max(scratch, needs.scratchBytes);
       persistent += allocated(needs.steps.length * StepField.bytes);
@@ -153,11 +156,13 @@ class WasmBackend implements Backend {
   }
 
   /** Writes the list for the present layout. */
-  writeList(program: Program, plan: MemoryPlan, list: number): void {
+  writeList({ program, plan, panels, list }: WasmExecutable): void {
     const machine = { threads: this.#layout.threads, tileColumns: this.#tile.columns };
-    const address = (root: Tensor) =>
-      root.role === "activation" ? activationAddress(this.#layout, plan, root) : this.#addressOf(root);
-    const { steps } = lower(program, machine, address, this.#layout.workspaceAddress);
+    const { steps } = lower(program, machine, panels, {
+      root: (root) => root.role === "activation" ? activationAddress(this.#layout, plan, root) : this.#addressOf(root),
+      inArena: (offset, bytes) => this.#layout.activationAddress(offset, bytes),
+      workspace: this.#layout.workspaceAddress,
+    });
     const words = new Uint32Array(this.#memory.buffer, list, steps.length * StepField.bytes / 4);
     writeSteps(words, steps, machine.threads);
   }
@@ -320,6 +325,7 @@ class WasmExecutable implements Executable {
     readonly backend: WasmBackend,
     readonly program: Program,
     readonly plan: MemoryPlan,
+    readonly panels: ReadonlyMap<Op, SharedPanels>,
     readonly list: number,
     readonly steps: readonly Step[],
     communicator: Communicator,
@@ -366,6 +372,6 @@ class WasmExecutable implements Executable {
   #refresh(): void {
     if (this.#version === this.backend.layoutVersion) return;
     this.#version = this.backend.layoutVersion;
-    this.backend.writeList(this.program, this.plan, this.list);
+    this.backend.writeList(this);
   }
 }

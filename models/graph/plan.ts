@@ -16,13 +16,22 @@ export interface MemoryPlan {
   readonly persistentBytes: number;
   /** The same, by role. */
   readonly persistentByRole: Readonly<Record<string, number>>;
+  /** First byte of each guest in the arena; undefined for those that would not fit without enlarging it. */
+  readonly guests: readonly (number | undefined)[];
+}
+
+/** A buffer that is only worth having where the arena has room for it anyway. */
+export interface Guest {
+  /** Operations it is needed in. */
+  readonly first: number;
+  readonly last: number;
+  readonly bytes: number;
 }
 
 /** Bytes a tensor that owns its buffer takes; a backend may keep an activation in fewer than its elements have. */
 export type BytesOf = (root: Tensor) => number;
 
 interface Span {
-  readonly root: Tensor;
   first: number;
   last: number;
   bytes: number;
@@ -40,10 +49,15 @@ export function aligned(bytes: number): number {
  *
  * @param chunkBytes no activation crosses a multiple of this, so that the arena can be made of several buffers
  * @param bytesOf how an activation is kept; default as its elements are
+ * @param guests placed in what gaps are left, those of most bytes first
  */
 export function planMemory(
   program: Program,
-  { chunkBytes = Infinity, bytesOf = byteLength }: { chunkBytes?: number; bytesOf?: BytesOf } = {},
+  { chunkBytes = Infinity, bytesOf = byteLength, guests = [] }: {
+    chunkBytes?: number;
+    bytesOf?: BytesOf;
+    guests?: readonly Guest[];
+  } = {},
 ): MemoryPlan {
   const spans = liveSpans(program, bytesOf);
   const shared = shareInPlace(program, spans);
@@ -63,7 +77,8 @@ export function planMemory(
     persistentByRole[root.role] = (persistentByRole[root.role] ?? 0) + bytes;
     persistentBytes += bytes;
   }
-  return { offsets: result, arenaBytes, persistentBytes, persistentByRole };
+  const placed = placeGuests(guests, offsets, arenaBytes);
+  return { offsets: result, arenaBytes, persistentBytes, persistentByRole, guests: placed };
 }
 
 /** First and last operation that touches each activation. */
@@ -77,7 +92,7 @@ function liveSpans(program: Program, bytesOf: BytesOf): Map<number, Span> {
       if (span) span.last = i;
       else {
         const bytes = bytesOf(root);
-        spans.set(root.id, { root, first: i, last: i, bytes: aligned(bytes), density: bytes / byteLength(root) });
+        spans.set(root.id, { first: i, last: i, bytes: aligned(bytes), density: bytes / byteLength(root) });
       }
     }
   });
@@ -114,21 +129,51 @@ function slot(record: object, name: string): Tensor | undefined {
   return (record as Record<string, Tensor | undefined>)[name];
 }
 
+/** A span and where it lies. */
+interface Placed {
+  readonly span: Guest;
+  readonly offset: number;
+}
+
 /** Largest first, each at the lowest gap free for its whole life: within a few per cent of the live peak. */
 function placeSpans(spans: Span[], chunkBytes: number): Map<Span, number> {
-  const startIn = (offset: number, bytes: number) =>
-    offset % chunkBytes + bytes > chunkBytes ? Math.ceil(offset / chunkBytes) * chunkBytes : offset;
-  const placed: { span: Span; offset: number }[] = [];
+  const placed: Placed[] = [], offsets = new Map<Span, number>();
   const order = [...spans].sort((a, b) => b.bytes - a.bytes || a.first - b.first);
   for (const span of order) {
-    const busy = placed.filter(({ span: other }) => other.first <= span.last && span.first <= other.last);
-    busy.sort((a, b) => a.offset - b.offset);
-    let offset = 0;
-    for (const { span: other, offset: start } of busy) {
-      if (start - offset >= span.bytes) break;
-      offset = startIn(Math.max(offset, start + other.bytes), span.bytes);
-    }
+    const offset = lowestGap(span, placed, chunkBytes);
     placed.push({ span, offset });
+    offsets.set(span, offset);
   }
-  return new Map(placed.map(({ span, offset }) => [span, offset]));
+  return offsets;
+}
+
+function lowestGap(span: Guest, placed: readonly Placed[], chunkBytes: number): number {
+  const startIn = (offset: number, bytes: number) =>
+    offset % chunkBytes + bytes > chunkBytes ? Math.ceil(offset / chunkBytes) * chunkBytes : offset;
+  const busy = placed.filter(({ span: other }) => other.first <= span.last && span.first <= other.last);
+  busy.sort((a, b) => a.offset - b.offset);
+  let offset = 0;
+  for (const { span: other, offset: start } of busy) {
+    if (start - offset >= span.bytes) break;
+    offset = startIn(Math.max(offset, start + other.bytes), span.bytes);
+  }
+  return offset;
+}
+
+function placeGuests(
+  guests: readonly Guest[],
+  offsets: ReadonlyMap<Span, number>,
+  arenaBytes: number,
+): (number | undefined)[] {
+  const placed: Placed[] = [...offsets].map(([span, offset]) => ({ span, offset }));
+  const result: (number | undefined)[] = guests.map(() => undefined);
+  const order = [...guests.keys()].sort((a, b) => guests[b].bytes - guests[a].bytes || a - b);
+  for (const i of order) {
+    const span = { ...guests[i], bytes: aligned(guests[i].bytes) };
+    const offset = lowestGap(span, placed, Infinity);
+    if (offset + span.bytes > arenaBytes) continue;
+    placed.push({ span, offset });
+    result[i] = offset;
+  }
+  return result;
 }

@@ -66,6 +66,17 @@ enum Epilogue {
 
 export const matmulLowerings: Lowerings = { matmul };
 
+/** Bytes of all panels of a b of [k, n]. */
+export function panelBytes(n: number, k: number): number {
+  return Math.ceil(n / PANEL) * PANEL * k * 4;
+}
+
+/** Whether a product reads b in panels, whoever packs them. */
+export function packsPanels(op: MatmulOp): boolean {
+  const { m, n } = matmulExtents(op);
+  return n > 0 && (op.attrs.transA || op.attrs.transB || m > RAW_ROWS);
+}
+
 function matmul(op: MatmulOp, to: Lowering): void {
   const { m, n, k } = matmulExtents(op);
   if (m === 0 || n === 0) return;
@@ -76,9 +87,10 @@ function matmul(op: MatmulOp, to: Lowering): void {
   const epilogue = epilogueOf(op, n);
   const aRow = asMatrix(a)[1] * 4, bRow = asMatrix(b)[1] * 4;
 
+  const kept = to.panels(op);
   let readB = ReadB.panels;
-  if (!transA && !transB && m <= RAW_ROWS) readB = ReadB.raw;
-  else if (m <= OWN_PANEL_ROWS) readB = transB ? ReadB.ownColumns : ReadB.ownRows;
+  if (!packsPanels(op)) readB = ReadB.raw;
+  else if (!kept && m <= OWN_PANEL_ROWS) readB = transB ? ReadB.ownColumns : ReadB.ownRows;
   let readA = transA ? ReadA.packColumns : n >= 64 && m > RAW_ROWS ? ReadA.packRows : ReadA.direct;
   const depth = Math.ceil(k / Math.max(1, Math.ceil(k / DEPTH)) / 8) * 8;
   const tiled = epilogue !== Epilogue.store, extents = { m, n, k };
@@ -95,8 +107,8 @@ function matmul(op: MatmulOp, to: Lowering): void {
   let aAddress = to.at(a), bAddress = to.at(b);
   let chunksOfA = 0, chunksOfB = 0;
   if (readB === ReadB.panels) {
-    bAddress = to.workspace(Math.ceil(n / PANEL) * PANEL * k * 4);
-    chunksOfB = Math.ceil(n / to.tileColumns / PANELS_AT_ONCE);
+    bAddress = kept?.address ?? to.workspace(panelBytes(n, k));
+    if (!kept?.packed) chunksOfB = Math.ceil(n / to.tileColumns / PANELS_AT_ONCE);
   }
   if (shared && !whole && n > columns) {
     aAddress = to.workspace(m * k * 4);

@@ -98,3 +98,44 @@ Deno.test("a view beyond its base or off alignment is refused with the numbers",
   assertThrows(() => tensor("t", [2, -1], "state"), RangeError, "-1");
   assertEquals(layoutSegments([["a", [3]], ["b", [65]], ["c", [1]]]).map((s) => s.offset), [0, 64, 192]);
 });
+
+Deno.test("plan: guests lie in gaps for as long as they are needed, and never enlarge the arena", () => {
+  const program = trainingProgram();
+  dropUnreadOutputs(program);
+  const without = planMemory(program), count = program.ops.length;
+  const guests = Array.from({ length: 12 }, (_, i) => {
+    const first = Math.floor(i * count / 14);
+    return { first, last: Math.min(count - 1, first + count / 6 | 0), bytes: 3000 + 700 * i };
+  });
+  const large = { first: 0, last: count - 1, bytes: without.arenaBytes };
+  const plan = planMemory(program, { guests: [...guests, large] });
+  assertEquals([plan.arenaBytes, plan.offsets], [without.arenaBytes, without.offsets]);
+  assertEquals(plan.guests[guests.length], undefined, "one as large as the arena, for all of the program, has no gap");
+  const alive = new Map<number, { first: number; last: number; bytes: number }>();
+  program.ops.forEach((op, i) => {
+    for (const t of tensorsOf(op)) {
+      const root = rootOf(t);
+      if (root.role !== "activation") continue;
+      const span = alive.get(root.id) ?? { first: i, last: i, bytes: byteLength(root) };
+      span.last = i;
+      alive.set(root.id, span);
+    }
+  });
+  const others = [...alive].map(([id, span]) => ({ ...span, offset: plan.offsets.get(id)! }));
+  let placed = 0;
+  for (const [i, guest] of guests.entries()) {
+    const offset = plan.guests[i];
+    if (offset === undefined) continue;
+    placed++;
+    assert(offset % 256 === 0 && offset + guest.bytes <= plan.arenaBytes);
+    for (const other of others) {
+      const apart = other.last < guest.first || guest.last < other.first;
+      assert(
+        apart || offset + guest.bytes <= other.offset || other.offset + other.bytes <= offset,
+        `guest ${i} overlaps`,
+      );
+    }
+    others.push({ ...guest, offset });
+  }
+  assert(placed > 0, "no guest found a gap");
+});
