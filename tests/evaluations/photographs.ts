@@ -76,5 +76,9 @@ if (import.meta.main) {
     await dino("attention", run, "--data", at("test", "images"), "--image-size", "384", "--out", looks);
     await attentionPicture(looks, seen.scores, join(pictures, "attention.webp"));
     await videoPicture(at("davis"), at("masks_trained"), join(pictures, "video.webp"));
+    const folder = at("davis", "JPEGImages", "480p");
+    const [first] = [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+    const film = ["--data", join(folder, first), "--video", join(pictures, "film.webp")];
+    await dino("attention", run, ...film, "--image-size", IMAGE_SIZE, "--fps", "12");
   }
 }
