@@ -75,8 +75,6 @@ export interface SourceRequest {
   readonly ifHalved?: boolean;
   /** Any unreadable image is an error: results would be about other images than people believe. */
   readonly strict?: boolean;
-  /** Shorter side kept of larger images; left out: the original size. */
-  readonly shorterSide?: number;
 }
 
 /** An evaluation as the command line sees it; what it computes runs in the compute process. */
@@ -226,7 +224,7 @@ async function compute<F extends Readonly<Record<string, Field>>>(
 async function openSources(
   requests: Readonly<Record<string, SourceRequest>>,
   cacheDirectory: string,
-  flags: Values<typeof imageFields>,
+  flags: Values<typeof imageFields> & { readonly cropSize?: number | null },
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Record<string, PixelLocator>> {
@@ -235,7 +233,7 @@ async function openSources(
   const locators: Record<string, PixelLocator> = {};
   try {
     for (const [name, request] of Object.entries(requests)) {
-      const { path, split, limit, strict, shorterSide, ifHalved } = request;
+      const { path, split, limit, strict, ifHalved } = request;
       if (ifHalved && !await hasTestHalf(path!)) continue;
       if (path === null) {
         locators[name] = (await loadSample(split ?? "train", limit)).locator;
@@ -247,7 +245,8 @@ async function openSources(
         limit,
         exif: flags.exif,
         cacheDirectory,
-        cacheSize: shorterSide ?? "original",
+        cacheSize: strict ? "original" : "fitting", // photographs by the thousand fit no disk as pixels
+        crop: flags.cropSize ?? undefined,
         decoder,
         signal,
         onEvent: (event) =>

@@ -135,7 +135,9 @@ export class Progress {
       case "cache":
         return this.line(
           `decoding into ${event.directory ?? "memory"}: ` +
-            (event.shorterSide === null ? "at original size" : `shorter side ${event.shorterSide} pixels`) +
+            (event.shorterSide === null
+              ? "at original size"
+              : `shorter side ${event.shorterSide} pixels (${event.reason})`) +
             `, about ${formatBytes(event.bytes)}${event.cached > 0 ? `; ${event.cached} are there already` : ""}`,
         );
       case "progress":

@@ -22,6 +22,9 @@ const DISK_SHARE = 0.8;
 const MAX_IMAGE_BYTES = 64e6; // 21 megapixels
 const PROGRESS_MS = 50;
 
+/** The size that decoded images are kept at: a number is their shorter side. */
+export type ImageSizeChoice = "auto" | "fitting" | "original" | number;
+
 /** How a data set is decoded and kept. */
 export interface CacheOptions {
   /** Without it, pixels are kept in memory. */
@@ -29,8 +32,9 @@ export interface CacheOptions {
   /**
    * "auto": the original size while it fits the budget, and images are not so large that reading whole batches of them
    * costs more than training (on average above 3·(2·`fallbackSide`)² bytes, or one above 64 MB); else `fallbackSide`.
+   * "fitting": the original size if the disk (or the budget) has room for it, else `fallbackSide`.
    */
-  size?: "auto" | "original" | number;
+  size?: ImageSizeChoice;
   /** Shorter side to shrink to when the budget does not suffice. Default 448: two crops of 224. */
   fallbackSide?: number;
   budget?: number;
@@ -62,10 +66,7 @@ export async function decodeDataset(dataset: EncodedDataset, options: CacheOptio
     onEvent,
     decoder,
     exif: options.exif ?? true,
-    budget: options.budget ??
-      (directory === undefined
-        ? DEFAULT_MEMORY_BUDGET
-        : Math.min(DEFAULT_DISK_BUDGET, (free ?? Infinity) * DISK_SHARE)),
+    budget: options.budget ?? usualBudget(options, free),
     free: free ?? Infinity,
     known: directory === undefined ? new Map() : await readIndexes(directory),
     reported: new Set(),
@@ -79,6 +80,11 @@ export async function decodeDataset(dataset: EncodedDataset, options: CacheOptio
   } finally {
     if (!options.decoder) await decoder.close();
   }
+}
+
+function usualBudget({ directory, size }: CacheOptions, free = Infinity): number {
+  if (directory === undefined) return DEFAULT_MEMORY_BUDGET;
+  return Math.min(size === "fitting" ? Infinity : DEFAULT_DISK_BUDGET, free * DISK_SHARE);
 }
 
 interface Run {
@@ -108,7 +114,7 @@ interface Choice {
 const fallbackSide = (options: CacheOptions) => options.fallbackSide ?? 448;
 
 async function chooseSize(run: Run): Promise<Choice> {
-  const { size = "auto" } = run.options;
+  const { size = "auto" } = run.options, isOpen = size === "auto" || size === "fitting";
   const sizes = await sampleSizes(run);
   const mean = (side: number | null) => {
     let bytes = 0;
@@ -119,15 +125,15 @@ async function chooseSize(run: Run): Promise<Choice> {
     return bytes / Math.max(1, sizes.length);
   };
   const choose = (side: number | null, reason: string): Choice => (
-    { side, reason, bytes: Math.round(mean(side) * run.dataset.length), final: size !== "auto" || side !== null }
+    { side, reason, bytes: Math.round(mean(side) * run.dataset.length), final: !isOpen || side !== null }
   );
-  if (size !== "auto") return choose(size === "original" ? null : size, "as asked for");
+  if (!isOpen) return choose(size === "original" ? null : size, "as asked for");
   const side = fallbackSide(run.options);
   const original = mean(null), total = original * run.dataset.length;
   if (total > run.budget) {
     return choose(side, `at original size the images would take ${inGB(total)}, more than ${inGB(run.budget)}`);
   }
-  if (original > 3 * (2 * side) ** 2) {
+  if (size === "auto" && original > 3 * (2 * side) ** 2) {
     return choose(
       side,
       `at original size an image takes ${(original / 1e6).toFixed(1)} MB, too much to read in every epoch`,
@@ -215,7 +221,8 @@ async function decodeAll(run: Run, { side, bytes, reason, final }: Choice): Prom
   };
   for (const [i, key] of keys.entries()) if (isKnown(key)) settle(i, known.get(key)!);
 
-  const wrong = () => !final && (total > budget * ESTIMATE_SLACK || largest > MAX_IMAGE_BYTES);
+  const wrong = () =>
+    !final && (total > budget * ESTIMATE_SLACK || largest > MAX_IMAGE_BYTES && options.size !== "fitting");
   const writer = directory === undefined ? undefined : new PackWriter(directory);
   try {
     await inParallel(decoder.parallel + 1, order.length, signal, async (n) => {

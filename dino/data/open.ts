@@ -2,7 +2,7 @@
 
 import { resolve } from "node:path";
 import { isArchiveName, openArchive } from "./archive.ts";
-import { decodeDataset } from "./cache.ts";
+import { decodeDataset, type ImageSizeChoice } from "./cache.ts";
 import { openCifar } from "./cifar.ts";
 import type { DataEvent, EncodedDataset, PixelLocator, PixelSource, Split } from "./dataset.ts";
 import type { Decoder } from "./decoder.ts";
@@ -11,6 +11,8 @@ import { isIdxImageName, openIdx } from "./idx.ts";
 import { isListName, openList } from "./list.ts";
 import { loadSample } from "./sample.ts";
 import { openView } from "./view.ts";
+
+export type { ImageSizeChoice };
 
 /** How `openPixels` reads a path. */
 export interface OpenOptions {
@@ -26,8 +28,11 @@ export interface OpenOptions {
   pad?: number;
   /** Where decoded images are kept. Without it they are kept in memory, up to `budget`. */
   cacheDirectory?: string;
-  /** "auto": the original size while it fits `budget`, else the shorter side at 2 × `crop`; or one of the two, as a number of pixels. */
-  cacheSize?: "auto" | "original" | number;
+  /**
+   * "auto": the original size while it fits `budget` and images are not huge, else the shorter side at 2 × `crop`; "fitting": the
+   * same without a look at single images, up to what the disk has; or one of the two, as a number of pixels.
+   */
+  cacheSize?: ImageSizeChoice;
   /** Largest crop that will be taken, in pixels. Default 224. */
   crop?: number;
   /** Bytes that decoded images may take. Default 20 GB on disk, 2 GB in memory. */

@@ -206,6 +206,11 @@ Deno.test("the original size is kept while it fits the budget, else the shorter 
     const asked = await open(folder, { crop: 8, cacheSize: "original" });
     assertEquals(asked.cache.shorterSide, null);
     asked.source.close();
+    for (const [budget, side] of [[undefined, null], [10_000, 16]] as const) {
+      const fitting = await open(folder, { crop: 8, cacheSize: "fitting", budget });
+      assertEquals(fitting.cache.shorterSide, side);
+      fitting.source.close();
+    }
     await assertRejects(
       () => open(folder, { cacheDirectory: undefined, cacheSize: "original", budget: 10_000 }),
       RangeError,
