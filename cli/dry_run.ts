@@ -32,6 +32,7 @@ import { workspaceBytes as simdWorkspace } from "../wasm/mod.ts";
 import { quietVulkan } from "./backend.ts";
 import { openData } from "./open_data.ts";
 import type { Progress } from "./progress.ts";
+import { untilStopped } from "./signals.ts";
 import { formatBytes } from "./std.ts";
 
 /** Images of an encoded data set that are looked at: enough for their usual size. */
@@ -49,7 +50,9 @@ const USUAL_GPUS = [4, 8, 16, 24, 48, 80];
 export async function dryRun(config: Config, progress: Progress, share: Share = WHOLE): Promise<number> {
   const folder = await Deno.makeTempDir({ prefix: "denodino-plan-" });
   try {
-    const { data, decoded } = await lookAtData(config, folder);
+    const looked = await untilStopped((signal) => lookAtData(config, folder, signal));
+    if (typeof looked === "number") return looked;
+    const { data, decoded } = looked.done;
     const wanted = planRun(config, data, share);
     const backend = await likelyBackend(config);
     const threads = config.threads ?? navigator.hardwareConcurrency;
@@ -98,7 +101,11 @@ export async function dryRun(config: Config, progress: Progress, share: Share = 
 }
 
 /** The data set; of one that must be decoded, a few images that stand for the others. */
-async function lookAtData(config: Config, cacheDir: string): Promise<{ data: PixelSource; decoded: boolean }> {
+async function lookAtData(
+  config: Config,
+  cacheDir: string,
+  signal: AbortSignal,
+): Promise<{ data: PixelSource; decoded: boolean }> {
   const crop = config.globalCropSize ?? 224;
   const enough = new AbortController();
   let images = 0;
@@ -109,7 +116,7 @@ async function lookAtData(config: Config, cacheDir: string): Promise<{ data: Pix
       images = event.images;
       enough.abort();
       enough.signal.throwIfAborted();
-    }, new AbortController().signal);
+    }, signal);
     val?.close();
     return data;
   };
