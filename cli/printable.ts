@@ -1,4 +1,4 @@
-// Text from outside, such as a file's name, as text that cannot steer a terminal.
+// Text from outside, such as a file's name, as text that cannot steer a terminal, or as a word of a command line.
 
 /** What moves the cursor, clears the screen, breaks lines or turns the writing direction around; line ends and tabs apart. */
 const STEERING = /(?![\n\t])[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu;
@@ -18,4 +18,9 @@ function escape(character: string): string {
     /[\u007f-\uffff]/g,
     (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
+}
+
+/** A path as a shell's command line takes it. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./~-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -18,6 +18,7 @@ import { type AbandonJob, type ComputeEvent, deviceOf, type FollowJob, type Trai
 import { givenArguments } from "./mode.ts";
 import { startedIn, type World } from "./mpi/world.ts";
 import { openData } from "./open_data.ts";
+import { shellWord } from "./printable.ts";
 import { knnText, Progress } from "./progress.ts";
 import { writeRunReport } from "./report/run_report.ts";
 import { untilStopped } from "./signals.ts";
@@ -283,11 +284,11 @@ interface Seen {
 function showEnd(progress: Progress, { knn, checkpoint, end, failure }: Seen, out: string, code: number): void {
   for (const row of knn) progress.result(knnText(row));
   const stopped = code === EXIT_INTERRUPTED || code === EXIT_TERMINATED;
-  if (end && stopped) progress.result(`saved: go on with --resume --out ${out}`);
+  if (end && stopped) progress.result(`saved: go on with --resume --out ${shellWord(out)}`);
   if (!end && !failure && code !== 0) { // it was killed
     progress.result(
       `${checkpoint ? `the last checkpoint is of update ${checkpoint.step}` : "nothing was saved since it began"}: ` +
-        `go on with --resume --out ${out}`,
+        `go on with --resume --out ${shellWord(out)}`,
     );
   }
   progress.show({ type: "report", path: join(out, "report.html") });

@@ -1,5 +1,6 @@
 // Progress: a bar that fits, plain lines, JSON lines, silence.
 
+import { shellWord } from "../../cli/printable.ts";
 import { fitBar, Progress, type ShownEvent } from "../../cli/progress.ts";
 import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
 
@@ -71,4 +72,8 @@ Deno.test("progress: JSON lines carry every event, quiet only warnings and the r
   assertEquals(json.map(({ type }) => type), ["step", "skipped"]);
   const quiet = shown({ quiet: true }, [STEP, { type: "notice", message: "x" }, SKIPPED]);
   assertEquals([quiet.out, quiet.err], ["done\n", "skipped a.jpg: empty\n"]);
+});
+
+Deno.test("a path in a message can be pasted into a shell", () => {
+  assertEquals(["runs/a-1.b", "my run", "it's"].map(shellWord), ["runs/a-1.b", "'my run'", "'it'\\''s'"]);
 });
