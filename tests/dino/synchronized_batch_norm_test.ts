@@ -4,7 +4,7 @@ import { ALONE, type Communicator } from "../../models/graph/communicator.ts";
 import type { Backend } from "../../models/graph/backend.ts";
 import { batchNorm } from "../../models/graph/ops/batch_norm.ts";
 import { emitAllReduce } from "../../models/graph/ops/collective.ts";
-import { emitCopy } from "../../models/graph/ops/elementwise.ts";
+import { add, emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { relu } from "../../models/graph/ops/relu.ts";
 import { Program } from "../../models/graph/program.ts";
 import { tensor } from "../../models/graph/tensor.ts";
@@ -85,3 +85,20 @@ onEachKind("programs of several ranks are compiled with as many, or refused", as
   await assertRejects(() => backend.compile(p), RangeError, 'program "two" is written for 2 ranks');
   await backend.close();
 });
+
+onEachKind(
+  "the gradient of a sum over ranks is the sum of the gradients, also where others were added",
+  async (kind) => {
+    const gradients = await onRanks(kind, 3, async (backend, communicator) => {
+      const x = tensor("x", [2], "input"), dx = tensor("dx", [2], "output"), seed = tensor("dy", [2], "input");
+      const p = new Program("sum", 3), summed = p.activation("Σx", [2]);
+      emitAllReduce(p, x, summed);
+      const y = add(p, summed, x); // x counts for every rank, and once more for its own
+      differentiate(p, { seeds: [[y, seed]], wrt: [[x, dx]] });
+      backend.write(seed, Float32Array.of(1, 10 ** communicator.rank));
+      await (await backend.compile(p, communicator)).run();
+      return [...await backend.read(dx)];
+    });
+    assertEquals(gradients, [[4, 112], [4, 121], [4, 211]]);
+  },
+);

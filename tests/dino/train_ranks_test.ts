@@ -93,6 +93,34 @@ Deno.test("ranks: parts of a batch are shared too", async () => {
   truth.forEach((value, i) => assertAlmostEquals(got[i], value, LOG_TOLERANCE, `weight ${i}`));
 });
 
+const short = { epochs: 1, knnEvery: 0, lr: 0.005 };
+const convolutional = {
+  "a ResNet": toyConfig({
+    ...{ ...short, arch: "resnet18", embedDim: 16, depth: null, numHeads: null, patchSize: 16, dropPathRate: 0.1 },
+    ...{ globalCropSize: 10, localCropSize: 7, optimizer: "sgd", useBnInHead: true },
+  }),
+  "an XCiT": toyConfig({
+    ...{ ...short, arch: "xcit_nano_12_p8", patchSize: 8, depth: 1, globalCropSize: 16, localCropSize: 8 },
+    ...{ optimizer: "sgd", useBnInHead: true },
+  }),
+};
+
+for (const [name, config] of Object.entries(convolutional)) {
+  Deno.test(`ranks: ${name} sees the statistics of the whole batch, whatever a rank computes again`, async () => {
+    const { result: { state }, backend } = await trainToy(config);
+    const kept = { config: { recompute: "never" } } as const, again = { config: { recompute: "always" } } as const;
+    const runs = await Promise.all(trainTogether(2, config, {}, (rank) => rank === 0 ? kept : again));
+    for (const arena of ["student", "teacherBuffers"] as const) {
+      const truth = backend.at(state[arena].flat);
+      const [first, second] = runs.map((run) => [...run.backend.at(run.result.state[arena].flat)]);
+      assertEquals(first, second, "what is computed again is the same to the bit");
+      truth.forEach((value, i) =>
+        assertAlmostEquals(first[i], value, LOG_TOLERANCE * Math.max(1, Math.abs(value)), `${arena} ${i}`)
+      );
+    }
+  });
+}
+
 Deno.test("ranks: a run that any of them was asked to stop is saved once, and resumes as if it had not", () =>
   inFolder(async (folder) => {
     const config = toyConfig({ useBnInHead: true, knnEvery: 1 });
