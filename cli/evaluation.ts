@@ -18,6 +18,7 @@ import { checkedBinary, launch } from "./launch.ts";
 import { type DeviceChoice, deviceOf, type EvaluationJob } from "./messages.ts";
 import { refuseUnwritableFile } from "./output_folder.ts";
 import { Progress } from "./progress.ts";
+import { REFUSED_FLAGS } from "./reference_flags.ts";
 import { untilStopped } from "./signals.ts";
 import { headsFields, weightsPath } from "./weights_path.ts";
 
@@ -134,7 +135,7 @@ async function run<F extends Readonly<Record<string, Field>>>(
     { title: "Device", fields: device },
     { title: "Command", fields: output },
   ];
-  const { given, positional, help } = parseFlags(words, groups);
+  const { given, positional, help } = parseFlags(words, groups, REFUSED_FLAGS[command.name]);
   if (help) {
     console.log(helpText({ usage: command.usage, about: command.about, groups, after: command.after }));
     return 0;

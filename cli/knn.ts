@@ -14,6 +14,7 @@ import { type DeviceChoice, deviceOf, type KnnJob } from "./messages.ts";
 import { givenArguments } from "./mode.ts";
 import { openData } from "./open_data.ts";
 import { Progress } from "./progress.ts";
+import { REFUSED_FLAGS } from "./reference_flags.ts";
 import { untilStopped } from "./signals.ts";
 import { headsFields, weightsPath } from "./weights_path.ts";
 
@@ -59,7 +60,7 @@ export async function main(words: readonly string[]): Promise<number> {
 }
 
 async function knnCommand(words: readonly string[]): Promise<number> {
-  const { given, positional, help } = parseFlags(words, GROUPS);
+  const { given, positional, help } = parseFlags(words, GROUPS, REFUSED_FLAGS.knn);
   if (help) {
     console.log(helpText({
       usage: "knn RUN|WEIGHTS [--data DIR] [--val DIR] [flags]",

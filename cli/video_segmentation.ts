@@ -28,7 +28,7 @@ const fields = {
     "instead of --data: one video, as a folder of frames in the order of their names, or a file (ffmpeg)",
   ),
   mask: text(null, "with --frames: the first frame's mask, a palette or grey PNG"),
-  out: text(null, "folder for the masks, one palette PNG a frame"),
+  out: text(null, "folder for the masks, one palette PNG a frame", { aliases: ["output-dir"] }),
   imsize: integer(480, "shorter side of a frame while it is computed", { min: 1, unit: "pixels" }),
   nLastFrames: integer(7, "frames looked back at, besides the first", { min: 0 }),
   sizeMaskNeighborhood: integer(12, "patches in each direction that are looked at; 0: all of them", { min: 0 }),

@@ -89,6 +89,9 @@ Deno.test("evaluation commands: every mistake names its file or flag, ends with 
       [["search", "none/x", "--data", "copies", "--weights", "toy.safetensors"], "none/x: there is no folder none"],
       [["retrieval", toy, "--data", "copies", "--ground-truth", "truth.json"], "truth.json: no ground truth: query 0"],
       [["copy_detection", toy, "--data", "train"], "train: has no folder original/"],
+      // What the reference's scripts take.
+      [["linear", toy, "--avgpool_patchtokens", "true"], "--avgpool-patchtokens: say how: --patch-average interleaved"],
+      [["knn", toy, "--dump_features", "d"], "--dump-features: features are written by: dino features"],
       // Results that could not be written.
       [["features", toy, "--data", "train", "--out", "none/f.npy"], "--out none/f.npy: there is no folder none"],
       [["map", toy, "--data", "train", "--out", "none/map.html"], "--out none/map.html: there is no folder none"],
