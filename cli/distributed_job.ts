@@ -39,7 +39,8 @@ export async function runDistributed(
     const code = await trainAs({ ...followed, config }, { ...context, tell }, communicator);
     await communicator.close();
     return code;
-  } catch (error) {
+  } catch (thrown) {
+    const error = !isFirst && thrown instanceof Deno.errors.NotFound ? unseen(thrown) : thrown;
     const failure = failureOf(error);
     await communicator.abort(failure.message);
     if (isFirst || failure.stack) throw error;
@@ -47,6 +48,13 @@ export async function runDistributed(
     await new Promise((resolve) => setTimeout(resolve, LINGER_MS));
     return failure.exit || EXIT_FAILURE;
   }
+}
+
+/** The first rank names files as it sees them. */
+function unseen({ message }: Error): Error {
+  return new RangeError(
+    `${message}: rank 0 sees it, this machine does not: use --data and --cache-dir in folders that all machines share`,
+  );
 }
 
 /** Joins the others only to tell them why there is nothing to do. */
