@@ -130,9 +130,9 @@ export class FeatureExtractor {
       this.backend.write(this.pixels, pixels.pixels);
       this.backend.write(this.tables.table, this.planner.table);
       this.backend.write(this.tables.taps, this.planner.taps.subarray(0, words));
-      await this.executable.run();
-      const rows = await this.backend.read(this.output) as Float32Array;
-      features.set(rows.subarray(0, count * width), done * width);
+      // Asked for at once: another call of this extractor may come between two awaits.
+      const [, rows] = await Promise.all([this.executable.run(), this.backend.read(this.output)]);
+      features.set((rows as Float32Array).subarray(0, count * width), done * width);
       done += count;
       onImages(done);
     }

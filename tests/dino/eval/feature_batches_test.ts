@@ -4,11 +4,13 @@ import { KnnEvaluation } from "../../../dino/eval/knn_eval.ts";
 import { evaluationSplit } from "../../../dino/eval/splits.ts";
 import { FeatureExtractor } from "../../../dino/eval/features.ts";
 import { openPixels } from "../../../dino/data/open.ts";
+import type { Backend } from "../../../models/graph/backend.ts";
 import { ReferenceBackend } from "../../../models/graph/reference.ts";
 import { IMAGENET_NORMALIZATION } from "../../../models/graph/ops/augment.ts";
 import { size, type Tensor, tensor } from "../../../models/graph/tensor.ts";
 import { vitConfig, vitShapes } from "../../../models/vit.ts";
 import { assertEquals } from "../../assert.ts";
+import { onEachBackend } from "../../backends.ts";
 import { png, withFiles } from "../data/make_images.ts";
 
 const BACKBONE = vitConfig({ embedDim: 8, depth: 1, numHeads: 2, patchSize: 4, imageSize: 8, mlpRatio: 2 });
@@ -24,7 +26,7 @@ async function images(count: number): Promise<Record<string, Uint8Array>> {
   return files;
 }
 
-function parametersOn(backend: ReferenceBackend): (name: string) => Tensor {
+function parametersOn(backend: Backend): (name: string) => Tensor {
   const made = new Map<string, Tensor>();
   for (const [name, shape] of vitShapes(BACKBONE)) {
     const t = tensor(name, shape, "param");
@@ -51,6 +53,25 @@ Deno.test("features: batches that do not divide the images give what one at a ti
     assertEquals(extracted[2], extracted[0]);
     source.close();
   }));
+
+onEachBackend(
+  "features: calls that overlap get their own rows",
+  async (backend) =>
+    await withFiles(await images(7), async (folder) => {
+      const source = await openPixels(folder);
+      const extractor = await FeatureExtractor.create(backend, parametersOn(backend), {
+        ...OPTIONS,
+        batch: 3,
+        sources: [source],
+      });
+      const sets = [[0, 1, 2, 3], [6, 5], [4, 2, 0, 6, 1]];
+      const alone = [];
+      for (const indices of sets) alone.push(await extractor.extract(source, indices));
+      assertEquals(await Promise.all(sets.map((indices) => extractor.extract(source, indices))), alone);
+      extractor.dispose();
+      source.close();
+    }),
+);
 
 Deno.test("k-NN: classifies where the held-out images outnumber the others, and are smaller", async () =>
   await withFiles(await images(3), async (few) =>
