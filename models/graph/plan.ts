@@ -22,9 +22,11 @@ export interface MemoryPlan {
 
 /** A buffer that is only worth having where the arena has room for it anyway. */
 export interface Guest {
-  /** Operations it is needed in. */
+  /** The first operation it is needed in. */
   readonly first: number;
+  /** The last one. */
   readonly last: number;
+  /** What it takes. */
   readonly bytes: number;
 }
 
