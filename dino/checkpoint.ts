@@ -14,17 +14,23 @@ import {
   type TensorToWrite,
   writeSafetensors,
 } from "../models/weights/safetensors.ts";
+import { isBatchCount } from "../models/weights/network.ts";
+import { toFloat64 } from "../models/weights/tensor_file.ts";
 import { VIT_KEY } from "../models/weights/vit_weights.ts";
+import type { BatchCounts } from "./batch_counts.ts";
 import type { FittedConfig } from "./config_check.ts";
 import type { KnnRow } from "./events.ts";
 import type { SavedSums } from "./metrics.ts";
 import { backboneOf } from "./network_config.ts";
-import { RUN_FORMAT } from "./run_folder.ts";
+
+/** Version of the layout of a run folder and of the state inside its checkpoints. */
+export const RUN_FORMAT = 1;
 
 /**
  * Tensors of a checkpoint by name:
  * `student.backbone.*`, `student.head.*`, `teacher.*` likewise (batch-norm buffers included),
- * `optimizer.exp_avg.*` and `optimizer.exp_avg_sq.*` under the student's names, and `center`.
+ * `optimizer.exp_avg.*` and `optimizer.exp_avg_sq.*` under the student's names, and `center`. Beside them a checkpoint holds the
+ * {@linkcode BatchCounts}, int64 scalars.
  */
 export type CheckpointTensors = ReadonlyMap<string, Tensor>;
 
@@ -63,7 +69,7 @@ export const STATE_KEY = "denodino.state";
  */
 const CHECKSUM_KEY = "denodino.crc32";
 
-/** Bytes of the checkpoint, but for the state's few kilobytes. */
+/** Bytes of the checkpoint, but for a few kilobytes of state and counts. */
 export function checkpointSize(tensors: CheckpointTensors): number {
   return safetensorsSize(withChecksum([...tensors].map(([name, t]) => toWrite(name, t, () => new Uint8Array(0)))));
 }
@@ -78,6 +84,7 @@ export async function writeCheckpoint(
   backend: Backend,
   tensors: CheckpointTensors,
   state: TrainingState,
+  counts: BatchCounts = new Map(),
 ): Promise<number> {
   // Tensors of one arena are read from the device at once: each reading costs a GPU ten milliseconds.
   let held: { root: Tensor; data: Float32Array } | undefined;
@@ -87,7 +94,13 @@ export async function writeCheckpoint(
     const { data } = held;
     return new Uint8Array(data.buffer, data.byteOffset + 4 * (tensor.offset ?? 0), byteLength(tensor));
   };
-  const list = withChecksum([...tensors].map(([name, tensor]) => toWrite(name, tensor, () => read(tensor))));
+  const list = withChecksum([
+    ...[...counts].map(([name, count]): TensorToWrite => {
+      const bytes = () => new Uint8Array(BigInt64Array.of(BigInt(count)).buffer);
+      return { name, dtype: "I64", shape: [], bytes }; // first in the file, by the size of its element
+    }),
+    ...[...tensors].map(([name, tensor]) => toWrite(name, tensor, () => read(tensor))),
+  ]);
   const metadata = {
     format: "denodino",
     [STATE_KEY]: JSON.stringify(state),
@@ -202,6 +215,25 @@ export async function readCheckpoint(
   }
 }
 
+/**
+ * The counts a checkpoint holds; none of earlier versions.
+ *
+ * @throws as {@linkcode readTrainingState}
+ */
+export async function readCheckpointCounts(path: string): Promise<BatchCounts> {
+  const source = await openFileSource(path);
+  try {
+    const counts = new Map<string, number>();
+    for (const record of (await readSafetensorsHeader(source)).tensors.values()) {
+      if (!isBatchCount(record.name)) continue;
+      counts.set(record.name, toFloat64(record.dtype, await readTensorBytes(source, record))[0]);
+    }
+    return counts;
+  } finally {
+    source.close!();
+  }
+}
+
 async function checked(source: ByteSource, tensors: CheckpointTensors) {
   const header = await readSafetensorsHeader(source);
   const state = stateOf(source, header);
@@ -227,7 +259,9 @@ function compareShapes({ tensors: there }: SafetensorsHeader, here: CheckpointTe
     } else if (record.dtype !== "F32") differences.push(`${name} is ${record.dtype} there and F32 here`);
   }
   for (const [name, { shape }] of there) {
-    if (!here.has(name) && name !== CHECKSUM_KEY) differences.push(`${name} [${shape}] is not expected`);
+    if (!here.has(name) && name !== CHECKSUM_KEY && !isBatchCount(name)) {
+      differences.push(`${name} [${shape}] is not expected`);
+    }
   }
   return differences;
 }

@@ -2,12 +2,10 @@
 
 import { join } from "node:path";
 import { writeTextAtomically } from "../models/weights/atomic_file.ts";
+import { readTrainingState, RUN_FORMAT } from "./checkpoint.ts";
 import type { Config } from "./config.ts";
 import { configFromJson } from "./config_check.ts";
 import type { LogRow } from "./events.ts";
-
-/** Version of the layout of a run folder and of the state inside its checkpoints. */
-export const RUN_FORMAT = 1;
 
 /** What `config.json` holds. */
 export interface RunRecord {
@@ -130,33 +128,31 @@ export class RunFolder {
   }
 
   /**
-   * Opens the folder of an earlier run.
+   * Opens the folder of an earlier run. A configuration that is lost or damaged is taken from the newest checkpoint that can
+   * be read; nothing is written.
    *
+   * @returns also `restored`, what to tell of that
    * @throws {RangeError} if there is no run, or one of another format version
-   * @throws {SyntaxError} if its configuration cannot be read
+   * @throws {SyntaxError} if its configuration cannot be read, and no checkpoint holds it either
    */
-  static async open(path: string): Promise<{ folder: RunFolder; record: RunRecord }> {
-    let text: string;
-    try {
-      text = await Deno.readTextFile(join(path, CONFIG));
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound) && !(error instanceof Deno.errors.NotADirectory)) throw error;
-      throw new RangeError(`--out ${path}: holds no run to resume: start one without --resume`);
+  static async open(path: string): Promise<{ folder: RunFolder; record: RunRecord; restored?: string }> {
+    const folder = new RunFolder(path), file = folder.file(CONFIG);
+    const found = await readRecord(file);
+    if (typeof found === "string") {
+      const checkpoints = await folder.resumable();
+      if (found === MISSING && checkpoints.length === 0) {
+        throw new RangeError(`--out ${path}: holds no run to resume: start one without --resume`);
+      }
+      const { from, config, data } = await newestState(checkpoints, `${file}: ${found}`);
+      const record = { format: RUN_FORMAT, config: configFromJson(config), data };
+      return { folder, record, restored: `${file}: ${found}: the configuration is taken from ${from}` };
     }
-    let json: RunRecord;
-    try {
-      json = JSON.parse(text);
-    } catch (error) {
-      throw new SyntaxError(`${join(path, CONFIG)}: is not JSON (${(error as Error).message})`);
-    }
-    if (json?.format !== RUN_FORMAT) {
+    if (found.format !== RUN_FORMAT) {
       throw new RangeError(
-        json?.format === undefined
-          ? `${join(path, CONFIG)}: is not a run's configuration: name another folder in --out`
-          : `--out ${path}: is a run of format ${json.format}, this version reads ${RUN_FORMAT}: use the version it was made with`,
+        `--out ${path}: is a run of format ${found.format}, this version reads ${RUN_FORMAT}: use the version it was made with`,
       );
     }
-    return { folder: new RunFolder(path), record: { ...json, config: configFromJson(json.config) } };
+    return { folder, record: { ...found, config: configFromJson(found.config) } };
   }
 
   /**
@@ -249,6 +245,39 @@ export class RunFolder {
 /** What to do about a folder that is taken. */
 export function heldMessage(path: string): string {
   return `--out ${path}: holds another run: continue it with --resume, replace it with --overwrite, or choose another folder`;
+}
+
+const MISSING = "is missing";
+
+/** What stands in a `config.json`, or what is wrong with it. */
+async function readRecord(file: string): Promise<RunRecord | string> {
+  let json: Partial<RunRecord> | null;
+  try {
+    json = JSON.parse(await Deno.readTextFile(file));
+  } catch (error) {
+    if (error instanceof SyntaxError) return `is not JSON (${error.message})`;
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return MISSING;
+    throw error;
+  }
+  const isRecord = typeof json?.format === "number" && typeof json.config === "object" && json.config !== null;
+  return isRecord ? json as RunRecord : "is not a run's configuration";
+}
+
+/** @throws {SyntaxError} beginning with `complaint` if no checkpoint can be read */
+async function newestState(checkpoints: readonly string[], complaint: string) {
+  const damaged: string[] = [];
+  for (const from of checkpoints) {
+    try {
+      return { from, ...await readTrainingState(from) };
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      damaged.push(error.message);
+    }
+  }
+  const alsoNot = damaged.length > 0
+    ? `no checkpoint can be read either (${damaged[0]})`
+    : "there is no checkpoint yet";
+  throw new SyntaxError(`${complaint}, and ${alsoNot}: begin again with --overwrite, or choose another folder`);
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -1,6 +1,7 @@
 // How a run starts: anew, or from its latest checkpoint.
 
-import { checkCheckpoint, readCheckpoint, type TrainingState } from "./checkpoint.ts";
+import { checkCheckpoint, readCheckpoint, readCheckpointCounts, type TrainingState } from "./checkpoint.ts";
+import type { BatchCounts } from "./batch_counts.ts";
 import { checkpointTensors } from "./checkpoint_tensors.ts";
 import { initializeState } from "./initialize.ts";
 import { type ResumePoint, resumePoint } from "./resume.ts";
@@ -22,6 +23,8 @@ export interface RunStart {
   readonly step: number;
   /** Adam's counts, one a parameter group; absent at the beginning. */
   readonly optimizerSteps?: readonly number[];
+  /** Batches that running statistics had seen before, where this rank keeps the run. */
+  readonly batchCounts?: BatchCounts;
   readonly lastCheckpoint?: { readonly path: string; readonly step: number };
 }
 
@@ -30,8 +33,10 @@ export interface Resumable extends ResumePoint {
   readonly folder: RunFolder;
   readonly path: string;
   readonly saved: TrainingState;
-  /** What was wrong with newer checkpoints. */
+  /** What was wrong with the folder's configuration and with newer checkpoints. */
   readonly warnings: readonly string[];
+  /** Whether the folder's configuration was lost, and is to be written again. */
+  readonly lacksRecord: boolean;
 }
 
 /** The images of a run, as its records name them. */
@@ -46,7 +51,7 @@ export function fingerprintOf({ fingerprint }: TrainOptions["backend"], { commun
 
 /**
  * Whether the run in `out` can be continued so; undefined if it has no checkpoint yet. Reads no tensor. A damaged
- * checkpoint is passed over for the one before it, and that is told.
+ * checkpoint is passed over for the one before it, a lost configuration is taken from a checkpoint, and that is told.
  *
  * @throws {RangeError} naming what differs, or if another process writes into the folder
  * @throws {SyntaxError} if every checkpoint is damaged
@@ -58,7 +63,7 @@ export async function checkResumable(
   ranks: Ranks,
 ): Promise<Resumable | undefined> {
   if (out === undefined) throw new RangeError("--resume: wants the folder of the run in --out");
-  const { folder } = await RunFolder.open(out);
+  const { folder, restored } = await RunFolder.open(out);
   try {
     await folder.lock();
     const damaged: SyntaxError[] = [];
@@ -66,8 +71,9 @@ export async function checkResumable(
       try {
         const saved = await checkCheckpoint(path, checkpointTensors(state));
         const point = resumePoint(saved, plan, dataRecord(data), fingerprintOf(backend, ranks), reschedule);
-        const warnings = damaged.map(({ message }) => `${message}: going on from ${path} of update ${saved.step}`);
-        return { folder, path, saved, warnings, ...point };
+        const older = damaged.map(({ message }) => `${message}: going on from ${path} of update ${saved.step}`);
+        const warnings = restored === undefined ? older : [`${restored}, and written again`, ...older];
+        return { folder, path, saved, warnings, lacksRecord: restored !== undefined, ...point };
       } catch (error) {
         if (!(error instanceof SyntaxError)) throw error;
         damaged.push(error);
@@ -89,7 +95,7 @@ export async function resumeRun(
   plan: RunPlan,
   state: DinoState,
   options: TrainOptions,
-  { folder, path, saved, step, notices, warnings }: Resumable,
+  { folder, path, saved, step, notices, warnings, lacksRecord }: Resumable,
 ): Promise<RunStart> {
   const tell = teller(options);
   await readCheckpoint(path, options.backend, checkpointTensors(state));
@@ -98,13 +104,16 @@ export async function resumeRun(
   if (!await folder.continueLog(saved.logBytes)) {
     tell({ type: "warning", message: `${folder.path}: log.jsonl lacks rows that the checkpoint knows of` });
   }
-  if (options.reschedule) await folder.writeRecord({ config: plan.config, data: dataRecord(options.data) });
+  if (options.reschedule || lacksRecord) {
+    await folder.writeRecord({ config: plan.config, data: dataRecord(options.data) });
+  }
   return {
     folder,
     latestPath: folder.latestPath,
     report: new RunReporter(plan, tell, folder, saved),
     step,
     optimizerSteps: saved.optimizerSteps,
+    batchCounts: await readCheckpointCounts(path),
     lastCheckpoint: { path, step: saved.step },
   };
 }
@@ -114,7 +123,7 @@ export async function beginRun(plan: RunPlan, state: DinoState, options: TrainOp
   const { out, overwrite, resume, backend, data } = options;
   const tell = teller(options);
   const record = { config: plan.config, data: dataRecord(data) };
-  const notices = await initializeState(backend, state, plan.config);
+  const { notices, batchCounts } = await initializeState(backend, state, plan.config);
   let folder: RunFolder | undefined;
   if (out !== undefined) {
     if (resume) {
@@ -126,7 +135,7 @@ export async function beginRun(plan: RunPlan, state: DinoState, options: TrainOp
     } else folder = await RunFolder.create(out, record, overwrite);
   }
   for (const message of notices) tell({ type: "notice", message });
-  return { folder, latestPath: folder?.latestPath, report: new RunReporter(plan, tell, folder), step: 0 };
+  return { folder, latestPath: folder?.latestPath, report: new RunReporter(plan, tell, folder), step: 0, batchCounts };
 }
 
 /** Starts every rank as the first one does. @param start of the first, elsewhere undefined */

@@ -2,7 +2,8 @@
 
 import type { Backend, Executable } from "../models/graph/backend.ts";
 import type { Program } from "../models/graph/program.ts";
-import { checkpointSize, type TrainingState, writeCheckpoint } from "./checkpoint.ts";
+import { batchesOfUpdate, countsAfter } from "./batch_counts.ts";
+import { checkpointSize, RUN_FORMAT, type TrainingState, writeCheckpoint } from "./checkpoint.ts";
 import { checkpointTensors } from "./checkpoint_tensors.ts";
 import type { Config } from "./config.ts";
 import { fitRecomputation } from "./fit_memory.ts";
@@ -11,7 +12,7 @@ import type { EndReason, KnnRow, TrainEvent } from "./events.ts";
 import { centerNorm, diagnose } from "./monitor.ts";
 import { withWhatFits } from "./memory_advice.ts";
 import { Ranks } from "./ranks.ts";
-import { heldMessage, RUN_FORMAT, RunFolder } from "./run_folder.ts";
+import { heldMessage, RunFolder } from "./run_folder.ts";
 import { planRun, type RunPlan, setUpStep, type StepSetup } from "./run_plan.ts";
 import {
   beginRun,
@@ -252,7 +253,9 @@ class TrainingRun {
     };
     const path = folder.latestPath;
     try {
-      return await writeCheckpoint(path, this.options.backend, checkpointTensors(this.setup.state), state);
+      const { setup, start: { batchCounts, step }, options: { backend } } = this;
+      const counts = countsAfter(batchCounts, batchesOfUpdate(setup.state, setup.programs), this.#updates.step - step);
+      return await writeCheckpoint(path, backend, checkpointTensors(setup.state), state, counts);
     } catch (error) {
       throw new Error(
         `checkpoint after update ${this.#updates.step}: ${(error as Error).message}; ${this.#lastGood()}: ` +

@@ -1,8 +1,9 @@
 // Training end to end at toy size: resuming, accumulating, stopping, refusing.
 
+import { weightsPath } from "../../cli/weights_path.ts";
 import { readTrainingState } from "../../dino/checkpoint.ts";
 import type { Config } from "../../dino/config.ts";
-import { RunFolder } from "../../dino/run_folder.ts";
+import { RunFolder, type RunRecord } from "../../dino/run_folder.ts";
 import { train } from "../../dino/train.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
 import type { Tensor } from "../../models/graph/tensor.ts";
@@ -268,6 +269,43 @@ Deno.test("train: a damaged checkpoint is passed over for the one before it, and
       await Deno.writeFile(`${out}/${file}.safetensors`, new Uint8Array(9));
     }
     await assertRejects(() => trainToy(config, { out, resume: true }), SyntaxError, "--overwrite");
+  }));
+
+Deno.test("train: a lost or damaged configuration is taken from the newest checkpoint, told, and written again", () =>
+  inFolder(async (folder) => {
+    const out = `${folder}/run`, path = `${out}/config.json`;
+    const config = toyConfig({ knnEvery: 0, saveckpFreq: 1 });
+    await trainToy({ ...config, steps: 8 }, { out });
+    const whole = await Deno.readTextFile(path);
+    const withoutSteps = (record: RunRecord) => ({ ...record, config: { ...record.config, steps: null } });
+    const damages: [string | undefined, string][] = [
+      [undefined, "is missing"],
+      ["", "is not JSON"],
+      [whole.slice(0, 100), "is not JSON"],
+      ["null", "is not a run's configuration"],
+      [`{"format": 1}`, "is not a run's configuration"],
+    ];
+    for (const [i, [text, what]] of damages.entries()) {
+      await (text === undefined ? Deno.remove(path) : Deno.writeTextFile(path, text));
+      const { record } = await RunFolder.open(out);
+      assertEquals(withoutSteps(record), withoutSteps(JSON.parse(whole)), what);
+      assertEquals(await weightsPath(out), `${out}/latest.safetensors`);
+      const { events } = await trainToy({ ...config, steps: 9 + i }, { out, resume: true });
+      const [warning] = events.filter((event) => event.type === "warning").map(({ message }) => message);
+      assert(warning.includes(`${path}: ${what}`) && warning.includes("from " + out), warning);
+      assertEquals((await RunFolder.open(out)).restored, undefined);
+      assertEquals(withoutSteps(JSON.parse(await Deno.readTextFile(path))), withoutSteps(JSON.parse(whole)));
+    }
+    await Deno.writeTextFile(path, "{");
+    await Deno.truncate(`${out}/latest.safetensors`, 9);
+    assert((await RunFolder.open(out)).restored!.endsWith("checkpoint0001.safetensors"));
+    await Deno.truncate(`${out}/checkpoint0001.safetensors`, 9);
+    await assertRejects(() => RunFolder.open(out), SyntaxError, "no checkpoint can be read either");
+    await Deno.remove(`${out}/latest.safetensors`);
+    await Deno.remove(`${out}/checkpoint0001.safetensors`);
+    await assertRejects(() => RunFolder.open(out), SyntaxError, "there is no checkpoint yet");
+    await Deno.remove(path);
+    await assertRejects(() => RunFolder.open(out), RangeError, "holds no run to resume");
   }));
 
 Deno.test("train: two trainings do not write into one folder", () =>
