@@ -39,6 +39,14 @@ const sizes = {
   batchSize: integer(batchSize, "images", { min: 1, unit: "images" }),
   crops: text("2x224+8x96", "crops of a step: 2xSIZE, or 2xSIZE+NxSIZE"),
   outDim: { ...modelFields.outDim, default: outDim },
+  inARow: integer(
+    1,
+    "products of each `gemm` in one program, as an update has them: alone, waking the threads counts too",
+    {
+      min: 1,
+      unit: "products",
+    },
+  ),
 };
 const { backend, adapter, threads, webgpu, precision } = deviceFields;
 const command = {
@@ -165,6 +173,7 @@ function jobOf(
     localCropSize: Number(localCropSize),
     localCropsNumber: Number(localCropsNumber),
     outDim: flags.outDim,
+    inARow: flags.inARow,
   };
   return {
     command: "bench",

@@ -147,7 +147,7 @@ export function programBytes(program: Program): number {
 export async function programCase(
   backend: Backend,
   program: Program,
-  about: { name: string; shape: string; images?: number },
+  about: Pick<BenchCase, "name" | "shape" | "images" | "note">,
 ): Promise<BenchCase> {
   const executable = await backend.compile(program);
   return {

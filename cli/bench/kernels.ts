@@ -19,29 +19,34 @@ export const tokensOf = (crop: number, patch: number) => Math.floor(crop / patch
 
 /** Matrix products: cubes, and those of one block of the arch. */
 export async function* gemmCases(options: BenchOptions): AsyncGenerator<BenchCase> {
-  const { backend, arch, batchSize, patchSize, globalCropSize, cubes, everything } = options;
+  const { backend, arch, batchSize, patchSize, globalCropSize, cubes, inARow, everything } = options;
+  const name = "gemm", note = inARow > 1 ? `${inARow} in a row` : undefined;
   for (const n of cubes) {
-    const a = tensor("a", [n, n], "input"), b = tensor("b", [n, n], "input");
-    const p = new Program("gemm");
-    const c = matmul(p, a, b);
-    keep(p, c);
-    backend.write(a, noise(n * n));
-    backend.write(b, noise(n * n, 2));
-    yield* freed(backend, [a, b], programCase(backend, p, { name: "gemm", shape: `[${n}, ${n}]×[${n}, ${n}]` }));
+    const p = new Program("gemm"), operands: Tensor[] = [];
+    for (let i = 0; i < inARow; i++) {
+      const a = tensor(`a ${i}`, [n, n], "input"), b = tensor(`b ${i}`, [n, n], "input");
+      keep(p, matmul(p, a, b));
+      operands.push(a, b);
+    }
+    fill(backend, operands);
+    yield* freed(backend, operands, programCase(backend, p, { name, shape: `[${n}, ${n}]×[${n}, ${n}]`, note }));
   }
   const { embedDim: D } = widthOf(arch);
   const N = tokensOf(globalCropSize, patchSize), rows = batchSize * N;
   const layers = [["qkv", D, 3 * D], ["proj", D, D], ["fc1", D, 4 * D], ["fc2", 4 * D, D]] as const;
   for (const [layer, inputs, outputs] of layers) {
-    const x = tensor("x", [rows, inputs], "input"), w = tensor("w", [outputs, inputs], "param");
-    const bias = tensor("bias", [outputs], "param");
-    const p = new Program("linear");
-    const y = linear(p, x, w, bias, { gelu: layer === "fc1" });
-    keep(p, y);
-    for (const [i, t] of [x, w, bias].entries()) backend.write(t, noise(size(t), i));
+    const p = new Program("linear"), operands: Tensor[] = [];
+    for (let i = 0; i < inARow; i++) {
+      const x = tensor(`x ${i}`, [rows, inputs], "input"), w = tensor(`w ${i}`, [outputs, inputs], "param");
+      const bias = tensor(`bias ${i}`, [outputs], "param");
+      keep(p, linear(p, x, w, bias, { gelu: layer === "fc1" }));
+      operands.push(x, w, bias);
+    }
+    fill(backend, operands);
     const of = `${layer} of a ${arch}/${patchSize} block`;
     const shape = `[${batchSize}·${N}, ${inputs}]×[${inputs}, ${outputs}] (${of})`;
-    yield* freed(backend, [bias], programCase(backend, p, { name: "gemm", shape }));
+    const [x, w, ...others] = operands;
+    yield* freed(backend, others, programCase(backend, p, { name, shape, note }));
     if (everything) yield* gradientCases(backend, x, w, `${batchSize}·${N}`, of);
     backend.free(x, w);
   }
@@ -50,7 +55,7 @@ export async function* gemmCases(options: BenchOptions): AsyncGenerator<BenchCas
   const views = 2 + options.localCropsNumber;
   const x = tensor("x", [views * batchSize, bottleneckDim], "input");
   const w = tensor("w", [options.outDim, bottleneckDim], "param");
-  for (const [i, t] of [x, w].entries()) backend.write(t, noise(size(t), i));
+  fill(backend, [x, w]);
   const p = new Program("linear");
   keep(p, linear(p, x, w));
   const of = "last layer of the head", lead = `${views}·${batchSize}`;
@@ -107,6 +112,10 @@ export async function* attentionCases(options: BenchOptions): AsyncGenerator<Ben
       programCase(backend, both, { name: "attention", shape: `forward and backward ${shape}`, images: batchSize }),
     );
   }
+}
+
+function fill(backend: BenchOptions["backend"], operands: readonly Tensor[]): void {
+  for (const [i, t] of operands.entries()) backend.write(t, noise(size(t), i + 1));
 }
 
 /** Makes an output of y, which the last operation computes: nobody reads an activation at the end of a program, and what nobody reads is not computed. */

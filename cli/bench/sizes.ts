@@ -11,6 +11,8 @@ export interface BenchSizes {
   readonly outDim: number;
   /** Extents of square products. */
   readonly cubes: readonly number[];
+  /** Products of a run, each of operands of its own: one alone also waits for the threads, which an update does once a program. */
+  readonly inARow: number;
   /** Attention besides that of the crops: tokens and images. */
   readonly attention: readonly (readonly [tokens: number, images: number])[];
   /** Queries, rows and width of a database, and how many neighbours. */
@@ -29,6 +31,7 @@ export const USUAL_SIZES: BenchSizes = {
   localCropsNumber: 8,
   outDim: 4096,
   cubes: [512, 1024],
+  inARow: 1,
   attention: [],
   neighbours: [1000, 10_000, 384, 20],
   copyBytes: 2 ** 27,

@@ -1,5 +1,6 @@
 // This project beside PyTorch on the same cores, in turn (A B A B …), as ratios of medians.
 // deno run -A tests/bench/against_pytorch.ts [--python VENV/bin/python] [--rounds 3] [--threads 2] [--only gemm,step,resnet]
+//   [--in-a-row 10]
 // Without --python, PyTorch is installed once into the user's cache.
 import { parseArgs } from "node:util";
 import { bench, Comparison, header, json, type Row } from "./alternate.ts";
@@ -10,12 +11,13 @@ const { values } = parseArgs({
     python: { type: "string" },
     rounds: { type: "string", default: "3" },
     threads: { type: "string", default: String(navigator.hardwareConcurrency) },
+    "in-a-row": { type: "string", default: "1" },
     only: { type: "string", default: "gemm,step,resnet" },
   },
 });
 const { threads } = values as { threads: string };
 const python = await pythonWithTorch(values.python);
-const rounds = Number(values.rounds);
+const rounds = Number(values.rounds), inARow = values["in-a-row"]!;
 
 /** Steps to compare: ours by the flags of `cli/bench.ts`, theirs by those of `pytorch_step.py`. */
 const STEPS = [
@@ -49,11 +51,25 @@ header(rounds, threads, "PyTorch");
 const comparison = new Comparison();
 if (values.only!.includes("gemm")) {
   for (let round = 0; round < rounds; round++) {
-    const rows = await bench(threads, "gemm", "--arch", "vit_small");
+    const rows = await bench(threads, "gemm", "--arch", "vit_small", "--in-a-row", inARow);
     const shapes = rows.map((row) => extents(row.shape).join("x"));
-    const flags = ["tests/bench/pytorch_gemm.py", "--threads", threads, "--shapes", shapes.join()];
+    const flags = [
+      "tests/bench/pytorch_gemm.py",
+      "--threads",
+      threads,
+      "--shapes",
+      shapes.join(),
+      "--in-a-row",
+      inARow,
+    ];
     const peer = await json<Row>(python, flags);
-    rows.forEach((row, i) => comparison.add(`gemm ${row.shape}`, row.median_ms, peer[i].median_ms));
+    rows.forEach((row, i) =>
+      comparison.add(
+        `gemm ${row.shape}${inARow === "1" ? "" : `, ${inARow} in a row`}`,
+        row.median_ms,
+        peer[i].median_ms,
+      )
+    );
   }
   comparison.report();
 }
