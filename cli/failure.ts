@@ -11,6 +11,11 @@ export const EXIT_INTERRUPTED = 130;
 export const EXIT_TERMINATED = 143;
 export const EXIT_HANGUP = 129;
 
+/** The same for --help. */
+export const EXIT_STATUSES =
+  "Exit status: 0 done, 2 something to change in the command or the data, 1 a failure; stopped " +
+  `by Ctrl-C ${EXIT_INTERRUPTED}, by SIGTERM ${EXIT_TERMINATED}, by the end of its terminal ${EXIT_HANGUP}.`;
+
 /** An error that can be told to another process, or to a person. */
 export interface Failure {
   readonly message: string;

@@ -1,7 +1,7 @@
 // Starts the compute process, hears its events, and hands on what the terminal and the system signal.
 
 import { basename, dirname, join } from "node:path";
-import { EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED } from "./failure.ts";
+import { EXIT_FAILURE, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED } from "./failure.ts";
 import type { ComputeEvent, Job } from "./messages.ts";
 import { builtMode, type Mode, MODE_VARIABLE, preferredMode, TURBO_FLAGS } from "./mode.ts";
 import { onStopSignals } from "./signals.ts";
@@ -70,6 +70,12 @@ async function runOnce(job: Job, mode: Mode, options: LaunchOptions) {
   return { ready, stopped, code: exitCode(status, mode, signals.received, explained || !ready, onNotice) };
 }
 
+const STOPPED: Readonly<Partial<Record<Deno.Signal, number>>> = {
+  SIGINT: EXIT_INTERRUPTED,
+  SIGTERM: EXIT_TERMINATED,
+  SIGHUP: EXIT_HANGUP,
+};
+
 function exitCode(
   status: Deno.CommandStatus,
   mode: Mode,
@@ -77,9 +83,8 @@ function exitCode(
   explained: boolean,
   onNotice: (message: string) => void,
 ): number {
-  if (received !== undefined && status.signal !== null) {
-    return received === "SIGINT" ? EXIT_INTERRUPTED : EXIT_TERMINATED;
-  }
+  if (received !== undefined && status.signal !== null) return STOPPED[received] ?? EXIT_TERMINATED;
+  if (received === "SIGHUP" && status.code === EXIT_TERMINATED) return EXIT_HANGUP; // handed on as SIGTERM
   if (status.code === 139 || status.signal === "SIGSEGV") {
     onNotice(
       mode === "turbo"

@@ -2,7 +2,7 @@
 
 import { nearestName } from "../dino/nearest_name.ts";
 import { DECODER_COMMAND } from "./decoder_pool.ts";
-import { EXIT_USAGE } from "./failure.ts";
+import { EXIT_STATUSES, EXIT_USAGE } from "./failure.ts";
 import { COMPUTE_COMMAND } from "./launch.ts";
 import { givenArguments } from "./mode.ts";
 import { versionText } from "./version.ts";
@@ -112,7 +112,7 @@ function usage(): string {
   const lines = Object.entries(COMMANDS).map(([name, { about }]) => `  ${name.padEnd(20)}${about}`);
   return `Usage: dino COMMAND [flags]\n\n${
     lines.join("\n")
-  }\n\ndino COMMAND --help tells more; dino --version says what this is.`;
+  }\n\ndino COMMAND --help tells more; dino --version says what this is.\n${EXIT_STATUSES}`;
 }
 
 if (import.meta.main) Deno.exit(await main(givenArguments()));

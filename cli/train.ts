@@ -10,7 +10,15 @@ import { requireEqualShares } from "../dino/run_plan.ts";
 import { heldMessage, RunFolder } from "../dino/run_folder.ts";
 import { refuseAbsentDevice } from "./backend.ts";
 import { dryRun } from "./dry_run.ts";
-import { EXIT_INTERRUPTED, EXIT_TERMINATED, exitStatus, failureOf, printFailure } from "./failure.ts";
+import {
+  EXIT_HANGUP,
+  EXIT_INTERRUPTED,
+  EXIT_STATUSES,
+  EXIT_TERMINATED,
+  exitStatus,
+  failureOf,
+  printFailure,
+} from "./failure.ts";
 import { parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
 import { launch } from "./launch.ts";
@@ -283,7 +291,7 @@ interface Seen {
 
 function showEnd(progress: Progress, { knn, checkpoint, end, failure }: Seen, out: string, code: number): void {
   for (const row of knn) progress.result(knnText(row));
-  const stopped = code === EXIT_INTERRUPTED || code === EXIT_TERMINATED;
+  const stopped = [EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_HANGUP].includes(code);
   if (end && stopped) progress.result(`saved: go on with --resume --out ${shellWord(out)}`);
   if (!end && !failure && code !== 0) { // it was killed
     progress.result(
@@ -314,8 +322,7 @@ function trainHelp(): string {
       "  mpirun -n 4 dino train --data photos/ --batch-size 256 (four processes, 64 images each)\n" +
       "  train --out runs/photos --resume",
       `Presets:\n${names.join("\n")}`,
-      "Exit status: 0 done, 2 something to change in the command or the data, 1 a failure, 130 interrupted and saved, 143 the same by SIGTERM or a " +
-      "closed terminal.",
+      EXIT_STATUSES + " A stopped training saves first.",
     ],
   });
 }

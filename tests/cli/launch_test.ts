@@ -3,6 +3,7 @@
 import { launch } from "../../cli/launch.ts";
 import type { ComputeEvent, Job } from "../../cli/messages.ts";
 import type { Mode } from "../../cli/mode.ts";
+import { HANG_UP_IS_IGNORED } from "../../cli/signals.ts";
 import { assertEquals, assertStringIncludes } from "../assert.ts";
 
 const READY = `console.log(JSON.stringify({ type: "ready", mode: "turbo" }));`;
@@ -49,6 +50,22 @@ Deno.test({
     const { code, notices, modes } = await launched(`${READY} Deno.exit(139)`); // what a shell says of the signal
     assertEquals([code, modes], [1, ["turbo"]]);
     assertStringIncludes(notices, "--checked");
+  },
+});
+
+Deno.test({
+  name: "launch: SIGTERM and a hang-up have their statuses, whether the process heeds them or is ended",
+  ignore: Deno.build.os === "windows",
+  fn: async () => {
+    const heeds = `Deno.addSignalListener("SIGTERM", () => Deno.exit(143));`;
+    for (const [signal, status] of [["SIGTERM", 143], ["SIGHUP", 129]] as const) { // Ctrl-C would end the tests too
+      if (signal === "SIGHUP" && HANG_UP_IS_IGNORED) continue; // these tests run under nohup
+      for (const listeners of [heeds, ""]) {
+        const program = `${listeners} ${READY} Deno.kill(Deno.ppid, "${signal}"); setTimeout(() => {}, 20_000);`;
+        const { code } = await launched(program);
+        assertEquals(code, status, `${signal} ${listeners}`);
+      }
+    }
   },
 });
 

@@ -68,7 +68,7 @@ Deno.test({
   ignore: Deno.build.os === "windows",
   fn: () =>
     withFolder(async (folder) => {
-      const signals = [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 143], ["nohup", 143], ["SIGKILL", 137]] as const;
+      const signals = [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129], ["nohup", 143], ["SIGKILL", 137]] as const;
       for (const [signal, expected] of signals) {
         if (signal === "SIGHUP" && HANG_UP_IS_IGNORED) continue; // these tests run under nohup
         const out = `${folder}/${signal}`;
