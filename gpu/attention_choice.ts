@@ -1,5 +1,5 @@
 // Which kernels compute an attention: a guess by rules of thumb, and what a tuner may compare. None changes a bit of the result.
-import type { LoweringLimits } from "./lowering.ts";
+import type { LoweringLimits } from "./limits.ts";
 import { MOST_SINGLE, singleBytes } from "./kernels/attention_single.ts";
 import {
   type AttentionTile,

@@ -12,21 +12,24 @@ import {
   guessAttention,
   hungriestAttention,
 } from "./attention_choice.ts";
-import type { WebGpuBackend } from "./backend.ts";
-import { chooseTile, splitsFor, tileBytes, type TileName, tileName, TILES } from "./kernels/matmul_tiles.ts";
 import {
+  chooseTile,
   halvesOfProduct,
-  type LoweringLimits,
   type MatmulChooser,
   type MatmulShape,
-  prepareProgram,
-} from "./lowering.ts";
+  splitsFor,
+  tileBytes,
+  type TileName,
+  tileName,
+  TILES,
+} from "./kernels/matmul_tiles.ts";
+import type { LoweringLimits } from "./limits.ts";
+import { prepareProgram } from "./lower.ts";
 import { attentionShape } from "./ops/attention.ts";
-import { type AttentionTuning, compareAttention } from "./tune_attention.ts";
-import { compareTiles, tilesFor, type TuningResult } from "./tune_matmul.ts";
-import { TuningOperands } from "./tuning_operands.ts";
-
-export { compareTiles, tilesFor, type TuningResult } from "./tune_matmul.ts";
+import { type AttentionTuning, compareAttention } from "./tuning/attention.ts";
+import { compareTiles, tilesFor, type TuningResult } from "./tuning/matmul.ts";
+import { TuningOperands } from "./tuning/operands.ts";
+import type { Tunable } from "./tuning/tunable.ts";
 
 /** Where choices are kept between runs. The library writes no files: who owns a cache folder hands this in. */
 export interface TuningCache {
@@ -73,7 +76,7 @@ export class Tuner {
   #loaded = false;
   #spent = 0;
 
-  constructor(readonly backend: WebGpuBackend, readonly options: TuningOptions = {}) {}
+  constructor(readonly backend: Tunable, readonly options: TuningOptions = {}) {}
 
   /** Time that comparing has taken. */
   get seconds(): number {
@@ -211,7 +214,7 @@ function bucketOf({ m, n, k, transA, transB, halves, prologueA, prologueB }: Mat
 }
 
 /** The products that together make most of a program's arithmetic, most first, and its attentions, with what they are kept as. */
-function importantShapes(program: Program, { limits, precision }: Pick<WebGpuBackend, "limits" | "precision">) {
+function importantShapes(program: Program, { limits, precision }: Pick<Tunable, "limits" | "precision">) {
   const { program: stored, halves } = prepareProgram(program, limits, precision);
   const work = new Map<string, { shape: MatmulShape; flops: number }>();
   const attentions = new Map<string, AttentionShape>();

@@ -1,11 +1,5 @@
 // The WebGPU backend: compile lowers and allocates, run submits, write and read copy.
-import {
-  type Backend,
-  type Executable,
-  type MemoryUse,
-  OutOfMemoryError,
-  type Precision,
-} from "../models/graph/backend.ts";
+import { type Executable, type MemoryUse, OutOfMemoryError, type Precision } from "../models/graph/backend.ts";
 import { ALONE, type Communicator } from "../models/graph/communicator.ts";
 import { requireRanks } from "../models/graph/ops/collective.ts";
 import { planMemory } from "../models/graph/plan.ts";
@@ -14,25 +8,22 @@ import { byteLength, bytesPerElement, hostArray, size, type Tensor, type TensorD
 import { bindOnce } from "./alias.ts";
 import { writeBytes } from "./bytes.ts";
 import { attentionCandidates, type AttentionChooser, type AttentionShape } from "./attention_choice.ts";
-import { type AttentionTuning, compareAttention } from "./tune_attention.ts";
+import type { Tuner } from "./autotune.ts";
 import { describeDevice } from "./describe.ts";
 import { type AdapterSummary, messageOf, type OpenedDevice } from "./device.ts";
 import { GpuExecutable, type Host } from "./executable.ts";
-import {
-  lower,
-  type LoweringLimits,
-  loweringLimits,
-  type MatmulChooser,
-  type MatmulShape,
-  prepareProgram,
-} from "./lowering.ts";
+import type { MatmulChooser, MatmulShape } from "./kernels/matmul_tiles.ts";
+import { type LoweringLimits, loweringLimits } from "./limits.ts";
+import { lower, prepareProgram } from "./lower.ts";
 import { Memory } from "./memory.ts";
 import { Pacer } from "./pace.ts";
 import { PipelineCache } from "./shader.ts";
 import type { PrologueUse } from "./prologues.ts";
 import { storedBytes } from "./storage.ts";
-import { compareTiles, tilesFor, type Tuner, type TuningResult } from "./autotune.ts";
-import { TuningOperands } from "./tuning_operands.ts";
+import { type AttentionTuning, compareAttention } from "./tuning/attention.ts";
+import { compareTiles, tilesFor, type TuningResult } from "./tuning/matmul.ts";
+import { TuningOperands } from "./tuning/operands.ts";
+import type { CompileOptions, Tunable } from "./tuning/tunable.ts";
 
 const MAP_READ_COPY_DST = 0x01 | 0x08; // GPUBufferUsage.MAP_READ | COPY_DST
 
@@ -53,20 +44,8 @@ export interface BackendOptions {
   readonly prologues?: PrologueUse;
 }
 
-/** What a program is compiled with. */
-export interface CompileOptions {
-  /** Tiles of products; default the guess. */
-  readonly matmul?: MatmulChooser;
-  /** Kernels of attentions; default the guess. */
-  readonly attention?: AttentionChooser;
-  /** Ids of the tensors to keep as f16, persistent ones too; default what the precision asks for. */
-  readonly kept?: ReadonlySet<number>;
-  /** Other ranks of the run; default none. */
-  readonly communicator?: Communicator;
-}
-
 /** Runs programs on a WebGPU device. */
-export class WebGpuBackend implements Backend, Host {
+export class WebGpuBackend implements Tunable, Host {
   readonly name = "webgpu";
   readonly description: string;
   readonly device: GPUDevice;

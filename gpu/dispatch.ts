@@ -27,6 +27,15 @@ export interface Dispatch {
   readonly op: number;
 }
 
+/** A dispatch made ready. */
+export interface ReadyDispatch {
+  readonly pipeline: GPUComputePipeline;
+  readonly group: GPUBindGroup;
+  readonly x: number;
+  readonly y: number;
+  readonly op: number;
+}
+
 /** An absent optional slot. */
 export const NOTHING: Binding = { kind: "nothing" };
 

@@ -5,7 +5,7 @@ import type { Program } from "../models/graph/program.ts";
 import { ALONE, type Communicator } from "../models/graph/communicator.ts";
 import { carryOut, type Meeting, meetings } from "../models/graph/ops/collective.ts";
 import { byteLength, type Tensor } from "../models/graph/tensor.ts";
-import { type Dispatch, fold, paramBytes, writeParams } from "./dispatch.ts";
+import { type Dispatch, fold, paramBytes, type ReadyDispatch, writeParams } from "./dispatch.ts";
 import type { Memory } from "./memory.ts";
 import type { Pipeline } from "./shader.ts";
 import { profileOperations } from "./profile.ts";
@@ -19,15 +19,6 @@ export interface Host {
   check(): void;
   /** Called after each submission; resolves when another may follow. */
   pace(): Promise<void>;
-}
-
-/** A dispatch made ready. */
-export interface ReadyDispatch {
-  readonly pipeline: GPUComputePipeline;
-  readonly group: GPUBindGroup;
-  readonly x: number;
-  readonly y: number;
-  readonly op: number;
 }
 
 const MAP_READ_COPY_DST = 0x01 | 0x08; // GPUBufferUsage.MAP_READ | COPY_DST

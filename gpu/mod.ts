@@ -1,21 +1,25 @@
 // The WebGPU backend: compiles programs to WGSL pipelines and runs a step as one submission.
 import type { Backend } from "../models/graph/backend.ts";
 import { WebGpuBackend } from "./backend.ts";
-import { Tuner, type TuningOptions, type TuningResult } from "./autotune.ts";
+import { Tuner, type TuningOptions } from "./autotune.ts";
 import { type AdapterSummary, type DeviceOptions, findAdapter, openDevice } from "./device.ts";
-import { type LoweringLimits, loweringLimits, type MatmulShape } from "./lowering.ts";
+import type { MatmulShape } from "./kernels/matmul_tiles.ts";
+import { type LoweringLimits, loweringLimits } from "./limits.ts";
 import type { PrologueUse } from "./prologues.ts";
 import type { AttentionShape } from "./attention_choice.ts";
-import type { AttentionTuning } from "./tune_attention.ts";
+import type { AttentionTuning } from "./tuning/attention.ts";
+import type { TuningResult } from "./tuning/matmul.ts";
 import { subgroupsInOrder } from "./subgroups.ts";
 
-export type { TuningCache, TuningOptions, TuningResult } from "./autotune.ts";
+export type { TuningCache, TuningOptions } from "./autotune.ts";
+export type { TuningResult } from "./tuning/matmul.ts";
 export type { AttentionShape } from "./attention_choice.ts";
-export type { AttentionTuning } from "./tune_attention.ts";
-export type { TileName } from "./kernels/matmul_tiles.ts";
+export type { AttentionTuning } from "./tuning/attention.ts";
+export type { MatmulShape, TileName } from "./kernels/matmul_tiles.ts";
 export { movePrologues, PROLOGUE_USES, type PrologueUse } from "./prologues.ts";
 export { type AdapterSummary, describeAdapters, type DeviceOptions } from "./device.ts";
-export { arenaBytes, DEFAULT_LIMITS, type LoweringLimits, type MatmulShape, workspaceBytes } from "./lowering.ts";
+export { DEFAULT_LIMITS, type LoweringLimits } from "./limits.ts";
+export { arenaBytes, workspaceBytes } from "./lower.ts";
 
 /** How to open the backend. */
 export interface WebGpuOptions extends DeviceOptions {

@@ -1,5 +1,5 @@
 // How long each operation of a program takes, by the device's own clock.
-import type { ReadyDispatch } from "./executable.ts";
+import type { ReadyDispatch } from "./dispatch.ts";
 
 /** Queries WebGPU allows in one set; each operation takes two. */
 const QUERIES_PER_SET = 4096;

@@ -1,5 +1,28 @@
 // The tile shapes a matrix product can be cut into, and a guess which suits a shape.
-import type { LoweringLimits, MatmulShape } from "../lowering.ts";
+import type { Prologue } from "../../models/graph/ops/matmul.ts";
+import type { OpOf } from "../../models/graph/ops/mod.ts";
+import { rootOf } from "../../models/graph/tensor.ts";
+import type { LoweringLimits } from "../limits.ts";
+
+/** What the choice of a product's variant depends on. */
+export interface MatmulShape {
+  /** Rows of the result. */
+  readonly m: number;
+  /** Columns of the result. */
+  readonly n: number;
+  /** Products in each sum. */
+  readonly k: number;
+  /** A is stored [k, m]. */
+  readonly transA: boolean;
+  /** B is stored [n, k]. */
+  readonly transB: boolean;
+  /** What A goes through as it is read. */
+  readonly prologueA?: Prologue;
+  /** What B goes through. */
+  readonly prologueB?: Prologue;
+  /** Which of a, b and c are kept as f16, by their letters. */
+  readonly halves?: string;
+}
 
 /** How a workgroup cuts a product: a BM×BN tile of c, BK of the inner extent at a time, TM×TN elements a thread. */
 export interface Tile {
@@ -17,6 +40,9 @@ export interface TileChoice {
   /** What operands go through happens in a kernel of its own, into scratch space, not as tiles are staged. Lane products always do that. */
   readonly apart?: boolean;
 }
+
+/** Which variant a product takes; the default is a guess from the shape, a tuner knows better. */
+export type MatmulChooser = (shape: MatmulShape, limits: LoweringLimits) => TileChoice;
 
 /** BM×BN×BK of a tile of {@link TILES}; `r8` where a thread makes 8×8 elements though 4×4 would do. */
 export type TileName = "32x32x8" | "64x64x16" | "64x64x16r8" | "128x64x16" | "128x128x16" | "128x128x8";
@@ -92,4 +118,11 @@ export function chooseTile(shape: MatmulShape, { fallback, lanes, workgroupBytes
     if (score > bestScore) best = tile, bestScore = score;
   }
   return { tile: best, splits };
+}
+
+/** Which of a, b and c of a product are among the tensors that are kept as f16. */
+export function halvesOfProduct(op: OpOf<"matmul">, halves: ReadonlySet<number>): string {
+  if (halves.size === 0) return "";
+  const slots = { a: op.in.a, b: op.in.b, c: op.out.c };
+  return Object.entries(slots).filter(([, t]) => halves.has(rootOf(t).id)).map(([slot]) => slot).join("");
 }

@@ -3,7 +3,8 @@ import { OutOfMemoryError } from "../../models/graph/backend.ts";
 import { size, type Tensor } from "../../models/graph/tensor.ts";
 import { kernel } from "../kernels/sources.ts";
 import type { Binding } from "../dispatch.ts";
-import type { Lowering, MatmulShape } from "../lowering.ts";
+import type { MatmulShape } from "../kernels/matmul_tiles.ts";
+import type { Lowering } from "../lowering.ts";
 import { alignedUnits, slice } from "../tiles.ts";
 import { widthOf } from "./elementwise.ts";
 

@@ -2,9 +2,9 @@
 import { attentionCandidates, type AttentionChoice, attentionChoiceName } from "../../gpu/attention_choice.ts";
 import type { WebGpuBackend } from "../../gpu/backend.ts";
 import { DEFAULT_LIMITS } from "../../gpu/mod.ts";
-import { compareAttention } from "../../gpu/tune_attention.ts";
+import { compareAttention } from "../../gpu/tuning/attention.ts";
 import { Tuner, type TuningCache } from "../../gpu/autotune.ts";
-import { TuningOperands } from "../../gpu/tuning_operands.ts";
+import { TuningOperands } from "../../gpu/tuning/operands.ts";
 import { workspaceBytes } from "../../gpu/mod.ts";
 import { attention } from "../../models/graph/ops/attention.ts";
 import { differentiate } from "../../models/graph/autodiff.ts";

@@ -1,10 +1,11 @@
 // The tuner on whatever adapter there is, with tiles forced: what it chooses, checks, remembers, and that bits never change.
-import { compareTiles, Tuner, type TuningCache } from "../../gpu/autotune.ts";
+import { Tuner, type TuningCache } from "../../gpu/autotune.ts";
+import { compareTiles } from "../../gpu/tuning/matmul.ts";
 import { attentionChoiceName } from "../../gpu/attention_choice.ts";
 import type { GpuExecutable } from "../../gpu/executable.ts";
 import { attention } from "../../models/graph/ops/attention.ts";
 import { emitCopy } from "../../models/graph/ops/elementwise.ts";
-import { TuningOperands } from "../../gpu/tuning_operands.ts";
+import { TuningOperands } from "../../gpu/tuning/operands.ts";
 import { chooseTile, type TileName, TILES } from "../../gpu/kernels/matmul_tiles.ts";
 import { linear, matmul } from "../../models/graph/ops/matmul.ts";
 import { Program } from "../../models/graph/program.ts";

@@ -10,7 +10,7 @@ import { attentionCandidates } from "../../gpu/attention_choice.ts";
 import { WebGpuBackend } from "../../gpu/backend.ts";
 import { openDevice } from "../../gpu/device.ts";
 import { TILES } from "../../gpu/kernels/matmul_tiles.ts";
-import { tilesFor } from "../../gpu/tune_matmul.ts";
+import { tilesFor } from "../../gpu/tuning/matmul.ts";
 import { opCases } from "../models/graph/op_cases.ts";
 
 const PACKAGE = "npm:webgpu@0.6.2"; // as cli/dawn.ts has it

@@ -1,11 +1,12 @@
 // Every kernel within what any WebGPU device has: storage bindings, threads, workgroup memory, parameters.
 import { LARGEST_PARAMS } from "../../gpu/executable.ts";
-import { lower, type LoweringLimits } from "../../gpu/lowering.ts";
+import type { LoweringLimits } from "../../gpu/limits.ts";
+import { lower } from "../../gpu/lower.ts";
 import type { Kernel } from "../../gpu/shader.ts";
 import { withSubgroups } from "../../gpu/subgroups.ts";
 import { matmulKernel } from "../../gpu/kernels/matmul.ts";
 import { tileBytes, TILES } from "../../gpu/kernels/matmul_tiles.ts";
-import { tilesFor } from "../../gpu/tune_matmul.ts";
+import { tilesFor } from "../../gpu/tuning/matmul.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { opCases } from "../models/graph/op_cases.ts";
 

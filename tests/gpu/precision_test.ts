@@ -2,7 +2,7 @@
 import type { WebGpuBackend } from "../../gpu/backend.ts";
 import { withHalfBindings } from "../../gpu/half.ts";
 import { TILES } from "../../gpu/kernels/matmul_tiles.ts";
-import { lower } from "../../gpu/lowering.ts";
+import { lower } from "../../gpu/lower.ts";
 import { storedProgram } from "../../gpu/storage.ts";
 import { differentiate, dropUnreadOutputs } from "../../models/graph/autodiff.ts";
 import { Program } from "../../models/graph/program.ts";

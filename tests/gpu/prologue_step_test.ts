@@ -1,7 +1,7 @@
 // An update whose layer norms, GELUs and row factors have moved into products: the same numbers in less memory, on every path.
 import type { WebGpuBackend } from "../../gpu/backend.ts";
 import { arenaBytes, type LoweringLimits, PROLOGUE_USES, type PrologueUse } from "../../gpu/mod.ts";
-import { prepareProgram } from "../../gpu/lowering.ts";
+import { prepareProgram } from "../../gpu/lower.ts";
 import { TILES } from "../../gpu/kernels/matmul_tiles.ts";
 import { movePrologues } from "../../gpu/prologues.ts";
 import { differentiate, dropUnreadOutputs } from "../../models/graph/autodiff.ts";

@@ -1,5 +1,5 @@
 // The kernels that a software adapter replaces by its own are those of real adapters: here they run on any.
-import { lower } from "../../gpu/lowering.ts";
+import { lower } from "../../gpu/lower.ts";
 import { DEFAULT_LIMITS, workspaceBytes } from "../../gpu/mod.ts";
 import type { OpKind } from "../../models/graph/ops/mod.ts";
 import { ReferenceBackend } from "../../models/graph/reference.ts";

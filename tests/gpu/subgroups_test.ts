@@ -1,7 +1,7 @@
 // Sums and maxima over rows by subgroups: the same bits as through workgroup memory, for every kernel that has them.
 import type { Kernel } from "../../gpu/shader.ts";
 import { subgroupsInOrder } from "../../gpu/subgroups.ts";
-import { lower } from "../../gpu/lowering.ts";
+import { lower } from "../../gpu/lower.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { opCases } from "../models/graph/op_cases.ts";
 import { onGpu, withDevice } from "./open.ts";

@@ -1,13 +1,12 @@
 // Times the tiles that a product can be cut into, checks each numerically, and tells the fastest.
-import { OutOfMemoryError } from "../models/graph/backend.ts";
-import type { MatmulOp, Prologue } from "../models/graph/ops/matmul.ts";
-import type { Tensor } from "../models/graph/tensor.ts";
-import { gelu } from "../models/graph/ops/special.ts";
-import { Program } from "../models/graph/program.ts";
-import type { WebGpuBackend } from "./backend.ts";
-import { splitsFor, tileBytes, type TileName, TILES } from "./kernels/matmul_tiles.ts";
-import type { LoweringLimits, MatmulShape } from "./lowering.ts";
-import { LARGEST_OPERAND, type TuningOperand, type TuningOperands, tuningValue } from "./tuning_operands.ts";
+import type { MatmulOp, Prologue } from "../../models/graph/ops/matmul.ts";
+import type { Tensor } from "../../models/graph/tensor.ts";
+import { gelu } from "../../models/graph/ops/special.ts";
+import { Program } from "../../models/graph/program.ts";
+import { type MatmulShape, splitsFor, tileBytes, type TileName, TILES } from "../kernels/matmul_tiles.ts";
+import type { LoweringLimits } from "../limits.ts";
+import { compareKernels } from "./compare.ts";
+import { LARGEST_OPERAND, type TuningOperand, type TuningOperands, tuningValue } from "./operands.ts";
 
 /** What one comparison found. */
 export interface TuningResult {
@@ -22,8 +21,6 @@ export interface TuningResult {
   /** Whether time was up before every tile was looked at. */
   readonly unfinished: boolean;
 }
-
-const REPEATS = 3;
 
 /** Tiles whose staging fits the device. */
 export function tilesFor({ workgroupBytes }: LoweringLimits): TileName[] {
@@ -53,41 +50,23 @@ export async function compareTiles(
   const [aRows, aWeight, aBias] = prologueOperands(operands, "a", prologueA, a);
   const [bRows, bWeight, bBias] = prologueOperands(operands, "b", prologueB, b);
   const splits = splitsFor(whole), truths = truthsOf(shape);
-  const micros: Partial<Record<TileName, number>> = {};
-  const wrong: TileName[] = [];
-  let unfinished = false;
-  for (const name of tiles) {
-    unfinished = performance.now() > until && Object.keys(micros).length > 0;
-    if (unfinished) break;
-    const program = new Program(`tuning ${name}`);
-    program.emit<MatmulOp>({
-      kind: "matmul",
-      in: { a: a.tensor, b: b.tensor, aRows, aWeight, aBias, bRows, bWeight, bBias },
-      out: { c: c.tensor },
-      attrs: { transA, transB, epilogue: "none", accumulate: false, prologueA, prologueB },
-    });
-    const choose = () => ({ tile: TILES[name], splits });
-    const compiling = backend.compileWith(program, { matmul: choose, kept: operands.halvesOf(a, b, c) });
-    const executable = await compiling.catch(whateverTheDriver);
-    if (!executable) {
-      backend.check(); // a lost device is lost for all
-      wrong.push(name); // a driver that cannot build a kernel has others
-      continue;
-    }
-    operands.fill();
-    for (const [start, length] of samplesOf(shape)) operands.spoil(c, start, length);
-    await executable.run();
-    if (await agrees(operands, shape, c, truths)) micros[name] = await timeOf(backend, executable);
-    else wrong.push(name);
-    executable.dispose();
-  }
-  const ranked = (Object.entries(micros) as [TileName, number][]).sort(([, x], [, y]) => x - y);
-  if (ranked.length === 0) {
-    throw new Error(
-      `webgpu: every tile of a ${m}×${n}×${k} product is wrong on ${backend.description}: update the driver, or use the SIMD backend`,
-    );
-  }
-  return { shape: whole, chosen: ranked[0][0], micros, wrong, unfinished };
+  const comparison = await compareKernels(operands, tiles, {
+    what: `every tile of a ${m}×${n}×${k} product`,
+    compile: (name) => {
+      const program = new Program(`tuning ${name}`);
+      program.emit<MatmulOp>({
+        kind: "matmul",
+        in: { a: a.tensor, b: b.tensor, aRows, aWeight, aBias, bRows, bWeight, bBias },
+        out: { c: c.tensor },
+        attrs: { transA, transB, epilogue: "none", accumulate: false, prologueA, prologueB },
+      });
+      const choose = () => ({ tile: TILES[name], splits });
+      return backend.compileWith(program, { matmul: choose, kept: operands.halvesOf(a, b, c) });
+    },
+    spoil: () => samplesOf(shape).forEach(([start, length]) => operands.spoil(c, start, length)),
+    isRight: () => agrees(operands, shape, c, truths),
+  }, until);
+  return { shape: whole, ...comparison };
 }
 
 /** Seeds of what an operand's prologue takes, by the operand's own. */
@@ -119,11 +98,6 @@ function operandValue(
   if (kind !== "layerNorm") return x;
   return (x - tuningValue(2 * r, seed)) * tuningValue(2 * r + 1, seed) * tuningValue(c, seed + 1) +
     tuningValue(c, seed + 2);
-}
-
-/** Nothing, if a driver could not build a kernel; a lack of room is no fault of the kernel. */
-export function whateverTheDriver(error: unknown): undefined {
-  if (error instanceof OutOfMemoryError) throw error;
 }
 
 function cutToBudget(shape: MatmulShape): MatmulShape {
@@ -189,28 +163,4 @@ function truthsOf(shape: MatmulShape): Map<number, number> {
     }
   }
   return truths;
-}
-
-/** Microseconds of one run: the device's clock where it has one, else the host's over enough runs to see. */
-export async function timeOf(
-  backend: WebGpuBackend,
-  executable: Awaited<ReturnType<WebGpuBackend["compileWith"]>>,
-): Promise<number> {
-  let best = Infinity;
-  for (let i = 0; i < REPEATS; i++) {
-    if (executable.profile) {
-      best = Math.min(best, (await executable.profile())[0]);
-      continue;
-    }
-    await backend.finish();
-    const start = performance.now();
-    let runs = 0;
-    do {
-      for (let j = 0; j < 8; j++) void executable.run();
-      runs += 8;
-      await backend.finish();
-    } while (performance.now() - start < 60); // a wait is only good to 10 ms
-    best = Math.min(best, 1000 * (performance.now() - start) / runs);
-  }
-  return best;
 }

@@ -1,6 +1,6 @@
 // What kernels are compared on: pseudo-random operands that stay on the device while a tuner looks at one shape after the other.
-import { size, type Tensor, tensor, view } from "../models/graph/tensor.ts";
-import type { WebGpuBackend } from "./backend.ts";
+import { size, type Tensor, tensor, view } from "../../models/graph/tensor.ts";
+import type { Tunable } from "./tunable.ts";
 
 /** Bytes beyond which an operand is cut along the batch: enough workgroups remain for the timing to hold. */
 export const LARGEST_OPERAND = 2 ** 26;
@@ -27,7 +27,7 @@ export class TuningOperands {
   readonly #roots = new Map<string, Tensor>();
   readonly #unfilled = new Map<Tensor, { readonly seed: number; readonly half: boolean }>();
 
-  constructor(readonly backend: WebGpuBackend) {}
+  constructor(readonly backend: Tunable) {}
 
   /**
    * A tensor of this shape over a buffer that others of the name share; of a `seed` it holds {@link tuningValue}, once

@@ -1,10 +1,10 @@
 // Times the kernels that an attention can take, checks each numerically, and tells the fastest.
-import { attention, type AttentionBackwardOp } from "../models/graph/ops/attention.ts";
-import { Program } from "../models/graph/program.ts";
-import { size, type Tensor } from "../models/graph/tensor.ts";
-import { type AttentionChoice, attentionChoiceName, type AttentionShape } from "./attention_choice.ts";
-import { timeOf, whateverTheDriver } from "./tune_matmul.ts";
-import { LARGEST_OPERAND, type TuningOperand, type TuningOperands, tuningValue } from "./tuning_operands.ts";
+import { attention, type AttentionBackwardOp } from "../../models/graph/ops/attention.ts";
+import { Program } from "../../models/graph/program.ts";
+import { size, type Tensor } from "../../models/graph/tensor.ts";
+import { type AttentionChoice, attentionChoiceName, type AttentionShape } from "../attention_choice.ts";
+import { compareKernels } from "./compare.ts";
+import { LARGEST_OPERAND, type TuningOperand, type TuningOperands, tuningValue } from "./operands.ts";
 
 /** What one comparison of an attention's kernels found. */
 export interface AttentionTuning {
@@ -61,33 +61,19 @@ export async function compareAttention(
     executable.dispose();
   }
   const looked = (t: Tensor) => size(t) / images; // the first image
-  const micros: Record<string, number> = {}, wrong: string[] = [];
-  let unfinished = false;
-  for (const choice of choices) {
-    unfinished = performance.now() > until && Object.keys(micros).length > 0;
-    if (unfinished) break;
-    const name = attentionChoiceName(choice);
-    const compiling = backend.compileWith(shape.backward ? backward : forward, { attention: () => choice, kept });
-    const executable = await compiling.catch(whateverTheDriver);
-    if (!executable) {
-      backend.check(); // a lost device is lost for all
-      wrong.push(name); // a driver that cannot build a kernel has others
-      continue;
-    }
-    operands.fill();
-    for (const result of shape.backward ? [dqkv] : [y, lse]) operands.spoil(result, 0, looked(result.tensor));
-    await executable.run();
-    if (await isRight(operands, shape, { y, lse, dqkv })) micros[name] = await timeOf(backend, executable);
-    else wrong.push(name);
-    executable.dispose();
-  }
-  const [chosen] = Object.entries(micros).sort(([, a], [, b]) => a - b).map(([name]) => name);
-  if (chosen === undefined) {
-    throw new Error(
-      `webgpu: every attention kernel for ${tokens} tokens is wrong on ${backend.description}: update the driver, or use the SIMD backend`,
-    );
-  }
-  return { shape: whole, chosen, micros, wrong, unfinished };
+  const byName = new Map(choices.map((choice) => [attentionChoiceName(choice), choice]));
+  const comparison = await compareKernels(operands, [...byName.keys()], {
+    what: `every attention kernel for ${tokens} tokens`,
+    compile: (name) => {
+      const choice = byName.get(name)!;
+      return backend.compileWith(shape.backward ? backward : forward, { attention: () => choice, kept });
+    },
+    spoil: () => {
+      for (const result of shape.backward ? [dqkv] : [y, lse]) operands.spoil(result, 0, looked(result.tensor));
+    },
+    isRight: () => isRight(operands, shape, { y, lse, dqkv }),
+  }, until);
+  return { shape: whole, ...comparison };
 }
 
 /** Compares some queries and keys of the first and the last head with float64 sums. */
