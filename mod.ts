@@ -121,6 +121,7 @@ export * from "./dino/run_plan.ts";
 export * from "./dino/crop_feed.ts";
 export * from "./dino/metrics.ts";
 export * from "./dino/events.ts";
+export * from "./dino/batch_counts.ts";
 export * from "./dino/checkpoint.ts";
 export * from "./dino/load_weights.ts";
 export * from "./dino/pretrained.ts";

@@ -3,6 +3,7 @@
 import { type Arena, packSegments, type Segment } from "../models/graph/arena.ts";
 import type { Backend } from "../models/graph/backend.ts";
 import { initialBuffer, initialParameters } from "../models/init.ts";
+import type { BatchCounts } from "./batch_counts.ts";
 import type { Config } from "./config.ts";
 import { loadWeights } from "./load_weights.ts";
 import type { DinoState } from "./state.ts";
@@ -10,16 +11,16 @@ import type { DinoState } from "./state.ts";
 /**
  * Writes both networks; moments, center and metrics begin at zero.
  *
- * @returns sentences on what was taken from a file
+ * @returns sentences on what was taken from a file, and how many batches its running statistics have seen
  * @throws {RangeError} if the file's backbone has other shapes
  */
 export async function initializeState(
   backend: Backend,
   state: DinoState,
   { seed, initStd, init }: Pick<Config, "seed" | "initStd" | "init">,
-): Promise<string[]> {
+): Promise<{ notices: string[]; batchCounts: BatchCounts }> {
   const parameters = initialParameters(state.network, seed, initStd);
-  const notices = init === null ? [] : await takeWeights(init, state, parameters);
+  const taken = init === null ? undefined : await takeWeights(init, state, parameters);
   for (const arena of [state.student, state.teacher]) {
     backend.write(arena.flat, packSegments(arena.segments, ({ name }) => parameters.get(name)!));
   }
@@ -32,13 +33,17 @@ export async function initializeState(
   const fresh: (Arena | undefined)[] = [state.first, state.second, state.metrics];
   for (const arena of fresh) if (arena) backend.write(arena.flat, new Float32Array(arena.flat.shape[0]));
   backend.write(state.center, new Float32Array(state.center.shape[0]));
-  return notices;
+  const counts = [...taken?.batchCounts ?? []];
+  const batchCounts = new Map(
+    ["student", "teacher"].flatMap((role) => counts.map(([name, n]) => [`${role}.${name}`, n])),
+  );
+  return { notices: taken ? [taken.notice] : [], batchCounts };
 }
 
-async function takeWeights(path: string, state: DinoState, parameters: Map<string, Float32Array>): Promise<string[]> {
+async function takeWeights(path: string, state: DinoState, parameters: Map<string, Float32Array>) {
   const { backbone } = state.network;
   const wanted = "numHeads" in backbone ? { numHeads: backbone.numHeads } : undefined;
-  const { weights, stated } = await loadWeights(path, "teacher", wanted);
+  const { weights, batchCounts, stated } = await loadWeights(path, "teacher", wanted);
   if (wanted && stated.numHeads !== undefined && stated.numHeads !== wanted.numHeads) {
     throw new RangeError(
       `--init ${path}: has ${stated.numHeads} attention heads, not ${wanted.numHeads}: use --num-heads ${stated.numHeads}`,
@@ -65,10 +70,11 @@ async function takeWeights(path: string, state: DinoState, parameters: Map<strin
   }
   const all = [...state.student.segments, ...state.studentBuffers.segments]
     .filter(({ name }) => name.startsWith("head.")).length;
-  if (heads === all) return [`weights of ${path}: backbone and head`];
+  if (heads === all) return { notice: `weights of ${path}: backbone and head`, batchCounts };
   for (const name of [...parameters.keys()].filter((name) => name.startsWith("head."))) { // half a head is none
     if (drawn.has(name)) parameters.set(name, drawn.get(name)!);
     else parameters.delete(name);
   }
-  return [`weights of ${path}: the backbone; the head begins anew`];
+  const ofBackbone = [...batchCounts].filter(([name]) => name.startsWith("backbone."));
+  return { notice: `weights of ${path}: the backbone; the head begins anew`, batchCounts: new Map(ofBackbone) };
 }

@@ -13,6 +13,8 @@ export type { NetworkName };
 export interface LoadedWeights {
   /** Tensors by name. */
   readonly weights: ReadonlyMap<string, LoadedTensor>;
+  /** Batches that the running statistics of batch norms have seen, by names such as `backbone.bn1.num_batches_tracked`. */
+  readonly batchCounts: ReadonlyMap<string, number>;
   /** Architecture of the backbone, from the shapes and what the file says about itself. */
   readonly backbone: BackboneConfig;
   /** What the file says is done to images before the network sees them. */
@@ -42,9 +44,11 @@ export async function loadWeights(
 ): Promise<LoadedWeights> {
   const file = await openWeights(path);
   try {
-    const { config: backbone, weights, report, preprocessing } = await readBackbone(file, { network, config: given });
+    const read = await readBackbone(file, { network, config: given });
+    const { config: backbone, weights, batchCounts, report, preprocessing } = read;
     return {
       weights,
+      batchCounts,
       backbone,
       preprocessing,
       path,

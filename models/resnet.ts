@@ -157,7 +157,7 @@ export function resnetShapes(c: ResnetConfig): [name: string, shape: number[]][]
   ]);
 }
 
-/** Names and shapes of the running statistics. (`num_batches_tracked`, which computes nothing, is not kept.) */
+/** Names and shapes of the running statistics. (`num_batches_tracked`, which computes nothing, is counted by the host.) */
 export function resnetBufferShapes(c: ResnetConfig): [name: string, shape: number[]][] {
   return layersOf(c).flatMap(({ norm, outputs }): [string, number[]][] => [
     [`${norm}.running_mean`, [outputs]],

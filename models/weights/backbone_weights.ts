@@ -1,7 +1,7 @@
 // Any backbone from a file of weights: whichever of the known networks its tensors make up.
 
 import type { BackboneConfig } from "../backbone.ts";
-import { findNetwork } from "./network.ts";
+import { findNetwork, readBatchCounts } from "./network.ts";
 import { parsePreprocessing, type Preprocessing } from "./preprocessing.ts";
 import { readResnetNetwork } from "./resnet_weights.ts";
 import type { TensorFile } from "./tensor_file.ts";
@@ -14,6 +14,8 @@ export interface BackboneWeights {
   readonly config: BackboneConfig;
   /** By published names: `backbone.*` with the running statistics of batch norms, and `head.*` if the file has a projection head. */
   readonly weights: ReadonlyMap<string, LoadedTensor>;
+  /** Batches that the running statistics have seen, by names such as `backbone.bn1.num_batches_tracked`; empty if the file does not say. */
+  readonly batchCounts: ReadonlyMap<string, number>;
   /** What fitted, and what did not. */
   readonly report: WeightsReport;
   /** What the file says is done to images before the network sees them. */
@@ -35,5 +37,5 @@ export async function readBackbone(file: TensorFile, reading: VitReading = {}): 
     xcit: () => readXcitNetwork(network, reading),
     vit: () => readVitNetwork(network, reading),
   };
-  return { ...await read[network.family](), preprocessing };
+  return { ...await read[network.family](), batchCounts: await readBatchCounts(network), preprocessing };
 }

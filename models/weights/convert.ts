@@ -6,7 +6,7 @@ import { writeNpy, writeNpz } from "./npy.ts";
 import { writeVitOnnx } from "./onnx_write.ts";
 import { type StateDict, writePytorch } from "./pytorch_write.ts";
 import { type SafetensorsDType, type TensorToWrite, writeSafetensors } from "./safetensors.ts";
-import { isFloat, type TensorFile, toFloat32 } from "./tensor_file.ts";
+import { isFloat, type TensorFile, type TensorInfo, toFloat32, toFloat64 } from "./tensor_file.ts";
 import { type BackboneConfig, isResnetConfig, isXcitConfig } from "../backbone.ts";
 import { compareResnet, inferResnet } from "./resnet_weights.ts";
 import { writeResnetOnnx } from "./resnet_onnx.ts";
@@ -124,10 +124,14 @@ export async function convertWeights(
   const found = describe(network, conversion);
   const dtype = DTYPES[conversion.dtype ?? "float32"];
   const list: TensorToWrite[] = [];
+  const rename = (name: string) => head ? name : name.replace(/^backbone\./, "");
   for (const [name, tensor] of network.tensors) {
     const isHead = name.startsWith("head.");
     if (isHead && !head || !isHead && !found.report.matched.includes(name)) continue;
-    list.push(await toWrite(head ? name : name.replace(/^backbone\./, ""), tensor, dtype, found.positions));
+    list.push(await toWrite(rename(name), tensor, dtype, found.positions));
+    const counted = name.replace(/\.running_var$/, ".num_batches_tracked"); // behind the variance, as PyTorch has it
+    const count = format === "onnx" ? undefined : network.counts.get(counted); // which ONNX has not
+    if (count) list.push({ name: rename(counted), dtype: "I64", shape: [], bytes: () => readInt64(file, count) });
   }
   if (head && !list.some(({ name }) => name.startsWith("head."))) {
     throw new SyntaxError(`${file.name}: has no projection head`);
@@ -137,7 +141,8 @@ export async function convertWeights(
   return {
     tensors: list.length,
     parameters: list.reduce(
-      (sum, { name, shape }) => sum + (/\.running_(mean|var)$/.test(name) ? 0 : shape.reduce((a, b) => a * b, 1)),
+      (sum, { name, shape }) =>
+        sum + (/\.(running_(mean|var)|num_batches_tracked)$/.test(name) ? 0 : shape.reduce((a, b) => a * b, 1)),
       0,
     ),
     backbone: { config: found.config, report: found.report },
@@ -234,6 +239,13 @@ async function toWrite(
     return { name, dtype, shape, bytes: () => fromFloat32(dtype, data) };
   }
   return { name, dtype, shape: tensor.shape, bytes: async () => fromFloat32(dtype, await tensor.read()) };
+}
+
+/** A single integer of any type as PyTorch keeps its counts. */
+async function readInt64(file: TensorFile, info: TensorInfo): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = await file.read(info);
+  if (info.dtype === "I64" || info.dtype === "U64") return bytes;
+  return new Uint8Array(BigInt64Array.of(BigInt(toFloat64(info.dtype, bytes)[0])).buffer);
 }
 
 async function convertAll(file: TensorFile, path: string, conversion: Conversion): Promise<ConversionResult> {

@@ -1,6 +1,6 @@
 // Finds a network among the tensors of a file, whoever wrote it, and gives its tensors the published names.
 
-import { readFloat32, type TensorFile, type TensorInfo } from "./tensor_file.ts";
+import { elementCount, isFloat, readFloat32, type TensorFile, type TensorInfo, toFloat64 } from "./tensor_file.ts";
 
 /** Which of the two networks of a DINO checkpoint. */
 export type NetworkName = "teacher" | "student";
@@ -27,6 +27,8 @@ export interface NetworkTensors {
   readonly prefix: string;
   /** By published names: `backbone.*`, and `head.*` if the file has a projection head. */
   readonly tensors: ReadonlyMap<string, NetworkTensor>;
+  /** How many batches the running statistics of batch norms have seen, by published names, which end in `num_batches_tracked`. */
+  readonly counts: ReadonlyMap<string, TensorInfo>;
   /** Names of the file's other tensors: optimizer states, the other network, classifiers. */
   readonly rest: readonly string[];
 }
@@ -45,9 +47,12 @@ export function findNetwork(file: TensorFile, network: NetworkName = "teacher"):
   const { prefix, huggingFace } = anchor;
   const inside = prefix.endsWith("backbone.") ? prefix.slice(0, -"backbone.".length) : undefined;
   const found = new Map<string, NetworkTensor>();
+  const counts = new Map<string, TensorInfo>();
   const rest: string[] = [];
-  const add = (name: string, info: TensorInfo) =>
-    found.set(name, { shape: info.shape, sources: [info.name], read: () => readFloat32(file, info) });
+  const add = (name: string, info: TensorInfo) => {
+    if (isBatchCount(name) && !isFloat(info.dtype) && elementCount(info.shape) === 1) counts.set(name, info);
+    else found.set(name, { shape: info.shape, sources: [info.name], read: () => readFloat32(file, info) });
+  };
   for (const [name, info] of file.tensors) {
     if (name.startsWith(prefix)) {
       const short = name.slice(prefix.length);
@@ -57,17 +62,36 @@ export function findNetwork(file: TensorFile, network: NetworkName = "teacher"):
     } else if (inside !== undefined && name.startsWith(`${inside}head.`)) add(name.slice(inside.length), info);
     else rest.push(name);
   }
-  const buffers = [...found].filter(([name]) => name.endsWith(".num_batches_tracked"));
-  for (const [name, { sources }] of buffers) { // counts batches; nothing here needs it
-    found.delete(name);
-    rest.push(...sources);
+  for (const [name, { name: inFile }] of counts) { // one without its batch norm counts nothing
+    if (found.has(name.replace(COUNT, ".running_mean"))) continue;
+    counts.delete(name);
+    rest.push(inFile);
   }
   placeRegisters(found);
   renameXcit(found);
   joinQkv(found);
   foldLayerScale(found);
   const family = anchor.resnet ? "resnet" : found.has("backbone.patch_embed.proj.0.0.weight") ? "xcit" : "vit";
-  return { file, layout: huggingFace ? "Hugging Face" : "DINO or timm", family, prefix, tensors: found, rest };
+  return { file, layout: huggingFace ? "Hugging Face" : "DINO or timm", family, prefix, tensors: found, counts, rest };
+}
+
+const COUNT = /\.num_batches_tracked$/;
+
+/** Whether a tensor of this name counts the batches that a batch norm's running statistics have seen. */
+export function isBatchCount(name: string): boolean {
+  return COUNT.test(name);
+}
+
+/** The name of that count, by the name of the running mean. */
+export function batchCountName(runningMean: string): string {
+  return runningMean.replace(/\.running_mean$/, ".num_batches_tracked");
+}
+
+/** Reads how many batches the running statistics of a network have seen, by published names; files may lack them. */
+export async function readBatchCounts({ file, counts }: NetworkTensors): Promise<Map<string, number>> {
+  const read = new Map<string, number>();
+  for (const [name, info] of counts) read.set(name, toFloat64(info.dtype, await file.read(info))[0]);
+  return read;
 }
 
 /** Of DINOv2's masked images, timm's pooling heads, DeiT's distillation: no part of a backbone. */

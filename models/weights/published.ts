@@ -59,7 +59,7 @@ export async function describeLayout(file: TensorFile, given: VitReading["config
     sentences.push(sentence);
     if (report) reports.push({ network: full ? role : network.family, report });
     if (name && network.layout === "DINO or timm") {
-      const bare = network.prefix === "" && network.rest.every((name) => name.endsWith(".num_batches_tracked"));
+      const bare = network.prefix === "" && network.rest.length === 0;
       const by = "names and shapes";
       if (bare) published = { file: `${name}_pretrain.pth`, by };
       else if (full) published = { file: `${name}_pretrain_full_checkpoint.pth`, by };

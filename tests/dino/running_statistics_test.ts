@@ -6,6 +6,8 @@ import { size, type Tensor, tensor } from "../../models/graph/tensor.ts";
 import { headConfig } from "../../models/dino_head.ts";
 import { initialBuffer, initialParameters } from "../../models/init.ts";
 import { resnetConfig } from "../../models/resnet.ts";
+import { ReferenceBackend } from "../../models/graph/reference.ts";
+import { batchesOfUpdate, countsAfter } from "../../dino/batch_counts.ts";
 import { OptimizerSteps } from "../../dino/optimizer.ts";
 import { DinoState } from "../../dino/state.ts";
 import { stepPrograms } from "../../dino/step.ts";
@@ -64,7 +66,7 @@ async function prepare(backend: Backend, accumulate: number) {
     student: [...await backend.read(state.studentBuffers.flat)],
     teacher: [...await backend.read(state.teacherBuffers.flat)],
   });
-  return { state, update, read };
+  return { state, programs, update, read };
 }
 
 function crop(name: string, views: number, side: number): Tensor {
@@ -74,6 +76,24 @@ function crop(name: string, views: number, side: number): Tensor {
 function group(patches: Tensor, views: number, side: number) {
   return { patches, images: views * IMAGES, height: side, width: side };
 }
+
+Deno.test("batches are counted as PyTorch would: a backbone's by part and size, a head's by part, the teacher's its own", async () => {
+  const { state, programs } = await prepare(new ReferenceBackend(), 2);
+  const ofUpdate = batchesOfUpdate(state, programs);
+  assertEquals(Object.fromEntries(ofUpdate), {
+    "student.backbone.bn1.num_batches_tracked": 4,
+    "student.backbone.layer1.0.bn1.num_batches_tracked": 4,
+    "student.backbone.layer1.0.bn2.num_batches_tracked": 4,
+    "student.head.mlp.1.num_batches_tracked": 2,
+    "teacher.backbone.bn1.num_batches_tracked": 2,
+    "teacher.backbone.layer1.0.bn1.num_batches_tracked": 2,
+    "teacher.backbone.layer1.0.bn2.num_batches_tracked": 2,
+    "teacher.head.mlp.1.num_batches_tracked": 2,
+  });
+  const after = countsAfter(new Map([["student.backbone.bn1.num_batches_tracked", 10]]), ofUpdate, 3);
+  assertEquals(after.get("student.backbone.bn1.num_batches_tracked"), 22);
+  assertEquals(after.get("teacher.head.mlp.1.num_batches_tracked"), 6);
+});
 
 onEachBackend("an update moves each network's own running statistics, a part and a size at a time", async (backend) => {
   const { state, update, read } = await prepare(backend, 2);

@@ -1,7 +1,7 @@
 // Training end to end at toy size: resuming, accumulating, stopping, refusing.
 
 import { weightsPath } from "../../cli/weights_path.ts";
-import { readTrainingState } from "../../dino/checkpoint.ts";
+import { readCheckpointCounts, readTrainingState } from "../../dino/checkpoint.ts";
 import type { Config } from "../../dino/config.ts";
 import { RunFolder, type RunRecord } from "../../dino/run_folder.ts";
 import { train } from "../../dino/train.ts";
@@ -137,6 +137,12 @@ Deno.test("train: every optimizer and every kind of head trains, and resumes wit
       await trainToy({ ...config, steps: 5 }, { out });
       await trainToy(config, { out, resume: true });
       assertEquals(await comparableLog(out), await comparableLog(whole), JSON.stringify(changes));
+      const counts = await readCheckpointCounts(`${out}/latest.safetensors`);
+      const batches = ["student", "teacher"].flatMap((role) =>
+        [1, 4].map((i): [string, number] => [`${role}.head.mlp.${i}.num_batches_tracked`, 14])
+      );
+      assertEquals([...counts], config.useBnInHead ? batches : []); // one head pass an update
+      assertEquals([...await readCheckpointCounts(`${whole}/latest.safetensors`)], [...counts]);
     }
   }));
 

@@ -1,6 +1,8 @@
 // Runs a program once on a backend: inputs in, outputs back.
 import { Arena, layoutSegments, packSegments } from "../../models/graph/arena.ts";
 import type { Backend } from "../../models/graph/backend.ts";
+import { batchesTracked } from "../../models/graph/ops/batch_norm.ts";
+import { batchCountName } from "../../models/weights/network.ts";
 import type { Program } from "../../models/graph/program.ts";
 import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { type Tensor, tensor, type TensorData } from "../../models/graph/tensor.ts";
@@ -27,6 +29,14 @@ export async function runOnce(backend: Backend, program: Program): Promise<void>
   await executable.run();
   await backend.finish();
   executable.dispose();
+}
+
+/** Holds the counts behind running statistics against what the program that was run does to each. */
+export function compareBatchCounts(golden: GoldenCase, program: Program, buffers: Arena): void {
+  for (const { name } of buffers.segments.filter(({ name }) => name.endsWith(".running_mean"))) {
+    const count = batchCountName(name), passes = batchesTracked(program, buffers.get(name));
+    golden.compare(`state_after.${count}`, [golden.data(`param.${count}`)[0] + passes]);
+  }
 }
 
 /** Parameters of a case, by their names after `prefix`, on the device, with gradient buffers of the same layout. */

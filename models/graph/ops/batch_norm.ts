@@ -85,6 +85,14 @@ function gatherMoments(p: Program, x: Tensor, channels: number): Tensor {
   return allGather(p, moments);
 }
 
+/**
+ * How often a run of the program moves the running statistics with this mean: what PyTorch counts as `num_batches_tracked`. What the
+ * backward pass computes again moves nothing.
+ */
+export function batchesTracked(p: Program, runningMean: Tensor): number {
+  return p.ops.filter((op) => op.kind === "batchNorm" && op.out.runningMean?.id === runningMean.id).length;
+}
+
 export const batchNormRule: OpRule<BatchNormOp> = {
   reference(op, at) {
     const x = at(op.in.x), weight = at(op.in.weight), bias = at(op.in.bias);
