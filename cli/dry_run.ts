@@ -50,7 +50,7 @@ const USUAL_GPUS = [4, 8, 16, 24, 48, 80];
 export async function dryRun(config: Config, progress: Progress, share: Share = WHOLE): Promise<number> {
   const folder = await Deno.makeTempDir({ prefix: "denodino-plan-" });
   try {
-    const looked = await untilStopped((signal) => lookAtData(config, folder, signal));
+    const looked = await untilStopped((signal) => lookAtData(config, folder, progress, signal));
     if (typeof looked === "number") return looked;
     const { data, decoded } = looked.done;
     const wanted = planRun(config, data, share);
@@ -104,6 +104,7 @@ export async function dryRun(config: Config, progress: Progress, share: Share = 
 async function lookAtData(
   config: Config,
   cacheDir: string,
+  progress: Progress,
   signal: AbortSignal,
 ): Promise<{ data: PixelSource; decoded: boolean }> {
   const crop = config.globalCropSize ?? 224;
@@ -112,7 +113,9 @@ async function lookAtData(
   const open = async (limit: number | null, look: boolean) => {
     const choice = { ...config, limit, cacheDir, crop, val: null };
     const { data, val } = await openData(choice, (event) => {
-      if (event.type !== "found" || !look || event.kind === "raw") return;
+      if (event.type !== "found" || !look) return;
+      progress.warnOfForeign(event);
+      if (event.kind === "raw") return;
       images = event.images;
       enough.abort();
       enough.signal.throwIfAborted();

@@ -117,6 +117,11 @@ export class Progress {
     this.#redraw();
   }
 
+  /** Tells of pictures that take no part. */
+  warnOfForeign({ name, foreign }: DataEvent & { readonly type: "found" }): void {
+    if (foreign) this.warn(`${name}: left out, because they are not decoded: ${foreign}`);
+  }
+
   /** Takes the bar away. */
   close(): void {
     this.#clear();
@@ -130,8 +135,7 @@ export class Progress {
           `${event.name}: ${counted(event.images, "image")}` +
             (event.classes > 0 ? ` in ${counted(event.classes, "class", "classes")}` : ""),
         );
-        if (event.foreign) this.warn(`${event.name}: left out, because they are not decoded: ${event.foreign}`);
-        return;
+        return this.warnOfForeign(event);
       case "cache":
         return this.line(
           `decoding into ${event.directory ?? "memory"}: ` +

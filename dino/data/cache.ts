@@ -192,7 +192,7 @@ async function decodeAll(run: Run, { side, bytes, reason, final }: Choice): Prom
   if (wanted > run.free * ESTIMATE_SLACK) {
     throw new RangeError(
       `${directory}: the decoded images would take about ${inGB(wanted)}, and the disk has ${inGB(run.free)} left: ` +
-        "use a smaller --cache-size, or --cache-dir on another disk",
+        moreRoom(options),
     );
   }
 
@@ -236,10 +236,10 @@ async function decodeAll(run: Run, { side, bytes, reason, final }: Choice): Prom
       settle(i, kept ? await writer.append(keys[i], image) : image);
     });
   } catch (error) {
-    throw isFullDisk(error) ? fullDisk(error, directory!, done) : error;
+    throw isFullDisk(error) ? fullDisk(error, options, done) : error;
   } finally {
     await writer?.close().catch((error) => {
-      throw isFullDisk(error) ? fullDisk(error, directory!, done) : error;
+      throw isFullDisk(error) ? fullDisk(error, options, done) : error;
     });
   }
   if (wrong()) return;
@@ -315,11 +315,16 @@ const isFullDisk = (error: unknown) =>
   error instanceof Error &&
   ((error as { code?: string }).code === "ENOSPC" || /ENOSPC|no space left/i.test(error.message));
 
-const fullDisk = (error: unknown, directory: string, done: number) =>
-  new Error(
-    `${directory}: the disk is full after ${done} decoded images: use a smaller --cache-size, or --cache-dir on another disk`,
-    { cause: error },
-  );
+const fullDisk = (error: unknown, options: CacheOptions, done: number) =>
+  new Error(`${options.directory}: the disk is full after ${done} decoded images: ${moreRoom(options)}`, {
+    cause: error,
+  });
+
+/** What whoever chose a size may do; evaluations, which need "original" or "fitting", have no flag for it. */
+const moreRoom = ({ size = "auto" }: CacheOptions) =>
+  size === "fitting" || size === "original"
+    ? "make room, or use --cache-dir on another disk"
+    : "use a smaller --cache-size, or --cache-dir on another disk";
 
 const memoryMessage = (dataset: EncodedDataset, budget: number) =>
   `${dataset.name}: its pixels take more than ${budget} bytes of memory: ` +

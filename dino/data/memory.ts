@@ -146,7 +146,7 @@ export function layOutBatch(
     if (bytes >= 2 ** 31) {
       throw new RangeError(
         `${source.name}: ${indices.length} images of about ${height}×${width} exceed 2 GiB in one batch: ` +
-          "use a smaller batch, or a smaller --cache-size",
+          "use a smaller batch, or in training a smaller --cache-size",
       );
     }
   }
