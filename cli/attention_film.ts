@@ -13,7 +13,7 @@ import {
   rangeOf,
 } from "../dino/eval/overlays.ts";
 import { choice, integer, number, text } from "../dino/field.ts";
-import type { Values } from "./evaluation.ts";
+import type { Values } from "./evaluation_command.ts";
 import { frameName } from "./film.ts";
 import { encodePng } from "./report/png.ts";
 

@@ -8,7 +8,7 @@ import { measureRoofline, type Roofline } from "./bench/roofline.ts";
 import { GPU_SIZES, QUICK_SIZES, USUAL_SIZES } from "./bench/sizes.ts";
 import { SUITES } from "./bench/suites.ts";
 import { openBackend } from "./backend.ts";
-import type { ComputeContext } from "./compute.ts";
+import type { ComputeContext } from "./job_context.ts";
 import type { BenchJob, BenchRow } from "./messages.ts";
 
 /** What a backend on a graphics card tells besides. */

@@ -1,17 +1,10 @@
 // The process that computes: reads a job from stdin, tells events on stdout, stops when asked or when stdin closes.
 
 import { EXIT_INTERRUPTED, EXIT_TERMINATED, failureOf } from "./failure.ts";
+import type { ComputeContext } from "./job_context.ts";
 import type { ComputeEvent, Job } from "./messages.ts";
 import { type Mode, MODE_VARIABLE } from "./mode.ts";
 import { leaveToParent } from "./signals.ts";
-
-/** What a job is given to work with. */
-export interface ComputeContext {
-  readonly mode: Mode;
-  readonly tell: (event: ComputeEvent) => void;
-  /** Aborted when the job shall stop. */
-  readonly signal: AbortSignal;
-}
 
 /** Serves one job. Ends the process. */
 export async function serveCompute(): Promise<never> {
@@ -53,6 +46,7 @@ export async function serveCompute(): Promise<never> {
 async function runJob(job: Job, context: ComputeContext): Promise<number> {
   switch (job.command) {
     case "train":
+      if (job.distributed) return await (await import("./distributed_job.ts")).runDistributed(job, context);
       return await (await import("./train_job.ts")).runTrainJob(job, context);
     case "follow":
       return await (await import("./distributed_job.ts")).runDistributed(job, context);

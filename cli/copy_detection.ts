@@ -11,8 +11,8 @@ import { normalizeRows } from "../dino/eval/knn.ts";
 import { learnWhitening, whiten } from "../dino/eval/whitening.ts";
 import { boolean, choice, integer, number, text } from "../dino/field.ts";
 import { checkCropSize } from "./crop_size.ts";
-import { type EvaluationCommand, runEvaluation } from "./evaluation.ts";
-import type { EvaluationContext } from "./evaluation_job.ts";
+import { runEvaluation } from "./evaluation.ts";
+import type { EvaluationCommand, EvaluationContext } from "./evaluation_command.ts";
 import { givenArguments } from "./mode.ts";
 
 const fields = {

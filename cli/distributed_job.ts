@@ -6,13 +6,13 @@ import type { Config } from "../dino/config.ts";
 import { flagOf } from "../dino/field.ts";
 import { LOCAL_FIELDS, Ranks } from "../dino/ranks.ts";
 import type { Communicator } from "../models/graph/communicator.ts";
-import type { ComputeContext } from "./compute.ts";
+import type { ComputeContext } from "./job_context.ts";
 import { EXIT_FAILURE, failureOf } from "./failure.ts";
 import type { AbandonJob, FollowJob, TrainJob } from "./messages.ts";
 import { openMpi } from "./mpi/library.ts";
 import { MpiTransport } from "./mpi/transport.ts";
 import { coresOfRank, type World } from "./mpi/world.ts";
-import { trainAs } from "./train_job.ts";
+import { runTrainJob } from "./train_job.ts";
 
 /** Flags that may differ between ranks besides what each machine has. */
 const SHOWN_ONLY: ReadonlySet<string> = new Set(["json", "quiet", "verbose", "checked"]);
@@ -22,7 +22,7 @@ const LINGER_MS = 2000;
 
 /** Runs the job of one rank; returns the exit status. What the first rank tells, the others keep to themselves. */
 export async function runDistributed(
-  job: TrainJob & { distributed: object } | FollowJob,
+  job: TrainJob | FollowJob,
   context: ComputeContext,
 ): Promise<number> {
   const { world } = job.command === "train" ? job.distributed! : job;
@@ -36,7 +36,7 @@ export async function runDistributed(
     const tell: ComputeContext["tell"] = (event) => {
       if (isFirst || event.type === "checkpoint") context.tell(event);
     };
-    const code = await trainAs({ ...followed, config }, { ...context, tell }, communicator);
+    const code = await runTrainJob({ ...followed, config }, { ...context, tell }, communicator);
     await communicator.close();
     return code;
   } catch (thrown) {

@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import { dataFields, deviceFields, VERBOSE_ADVICE } from "../dino/config.ts";
-import type { PixelLocator, PixelSource, Split } from "../dino/data/dataset.ts";
+import type { PixelLocator, PixelSource } from "../dino/data/dataset.ts";
 import { isImageName } from "../dino/data/decode.ts";
 import { hasTestHalf } from "../dino/data/halves.ts";
 import { openPixels } from "../dino/data/open.ts";
@@ -10,7 +10,7 @@ import { loadSample } from "../dino/data/sample.ts";
 import { boolean, choice, type Field, text } from "../dino/field.ts";
 import { refuseAbsentDevice } from "./backend.ts";
 import { DecoderPool } from "./decoder_pool.ts";
-import type { EvaluationContext, EvaluationOutcome } from "./evaluation_job.ts";
+import type { EvaluationCommand, EvaluationOutcome, SourceRequest, Values } from "./evaluation_command.ts";
 import { exitStatus } from "./failure.ts";
 import { type FlagGroup, parseFlags } from "./flags.ts";
 import { helpText } from "./help.ts";
@@ -55,64 +55,6 @@ const output = {
 const FILE_FLAGS = ["out", "sheet", "plot"];
 
 const COMMON = { ...weightsFields, ...imageFields, ...device, ...output };
-
-/** What --weights said. */
-export interface WeightsFlag {
-  readonly weights: string | null;
-}
-
-/** Values of a table of fields. */
-export type Values<F> = { readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never };
-
-/** Images a command reads. */
-export interface SourceRequest {
-  /** Folder, list, archive or a single image; null for the embedded sample; for messages only where `files` are given. */
-  readonly path: string | null;
-  /** Image files one by one, in this order. */
-  readonly files?: readonly string[];
-  readonly split?: Split;
-  readonly limit?: number;
-  /** Leave it out where the data set at `path` has no test half. */
-  readonly ifHalved?: boolean;
-  /** Any unreadable image is an error: results would be about other images than people believe. */
-  readonly strict?: boolean;
-}
-
-/** An evaluation as the command line sees it; what it computes runs in the compute process. */
-export interface EvaluationCommand<F extends Readonly<Record<string, Field>>> {
-  readonly name: string;
-  readonly usage: string;
-  readonly about: string;
-  readonly after?: readonly string[];
-  readonly fields: F;
-  /** It needs no weights: `backbone`, `parameters` and `weightsPath` of its context are not there. */
-  readonly weightless?: true;
-  /** Finds weights among the words that are no flags; left out, the one word is the weights. What it returns as `words` reaches the other functions in `flags.words`. */
-  readWords?(
-    positional: readonly string[],
-    flags: Values<F> & WeightsFlag,
-  ): Promise<{ readonly weights: string; readonly words: readonly string[] }>;
-  /** Which images it reads, by name. */
-  sources(flags: Values<F>, extra: unknown): Readonly<Record<string, SourceRequest>>;
-  /**
-   * Reads what is neither weights nor images (ground truth), and checks flags; its result reaches `evaluate` as `extra`.
-   * @param temporary a folder that goes away with the command
-   * @param signal Ctrl-C
-   */
-  prepare?(flags: Values<F>, temporary: string, signal?: AbortSignal): Promise<unknown>;
-  /** Computes. */
-  evaluate(context: EvaluationContext, flags: Values<F>): Promise<EvaluationOutcome>;
-  /** What takes other programs, once all is computed: here it may start some. */
-  finish?(flags: Values<F>, extra: unknown, finishing: Finishing): Promise<void>;
-}
-
-/** What the end of an evaluation works with. */
-export interface Finishing {
-  /** Ctrl-C. */
-  readonly signal: AbortSignal;
-  /** Says how far it is. */
-  readonly progress: (what: string, done: number, total: number) => void;
-}
 
 /** Runs an evaluation from a command line; returns the exit status. */
 export async function runEvaluation<F extends Readonly<Record<string, Field>>>(

@@ -1,49 +1,17 @@
 // An evaluation inside the compute process: opens weights, images and a backend, and hands them to the command's own code.
 
 import type { Backend } from "../models/graph/backend.ts";
-import { IMAGENET_NORMALIZATION, type Normalization } from "../models/graph/ops/augment.ts";
-import type { BackboneConfig } from "../models/backbone.ts";
-import type { Parameters } from "../models/vit.ts";
-import type { Preprocessing } from "../models/weights/preprocessing.ts";
+import { IMAGENET_NORMALIZATION } from "../models/graph/ops/augment.ts";
 import { readTrainingState } from "../dino/checkpoint.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import { reopenPixels } from "../dino/data/open.ts";
 import { uploadBackbone } from "../dino/eval/backbone.ts";
-import { type LoadedWeights, loadWeights, type NetworkName } from "../dino/load_weights.ts";
+import { type LoadedWeights, loadWeights } from "../dino/load_weights.ts";
 import { givenHeads } from "./weights_path.ts";
 import { openBackend } from "./backend.ts";
-import type { ComputeContext } from "./compute.ts";
-import type { EvaluationCommand } from "./evaluation.ts";
+import type { ComputeContext } from "./job_context.ts";
+import type { EvaluationCommand } from "./evaluation_command.ts";
 import type { EvaluationJob } from "./messages.ts";
-
-/** What an evaluation works with. */
-export interface EvaluationContext {
-  readonly backend: Backend;
-  readonly backbone: BackboneConfig;
-  readonly parameters: Parameters;
-  /** What the file of weights says is done to images; a run's own is not among it. */
-  readonly preprocessing?: Preprocessing;
-  /** Of the run the weights come from, of their preprocessing, or ImageNet's. */
-  readonly normalization: Normalization;
-  readonly weightsPath: string;
-  /** Which network of a checkpoint they are. */
-  readonly network: NetworkName;
-  readonly sources: Readonly<Record<string, PixelSource>>;
-  /** What `prepare` made. */
-  readonly extra: unknown;
-  readonly signal: AbortSignal;
-  /** Says how far it is; throws when it shall stop. */
-  readonly progress: (what: string, done: number, total: number) => void;
-  readonly notice: (message: string) => void;
-}
-
-/** What an evaluation found. */
-export interface EvaluationOutcome {
-  /** For --json. */
-  readonly value: Readonly<Record<string, unknown>>;
-  /** For people. */
-  readonly lines: readonly string[];
-}
 
 // Literal imports, so that a compiled binary carries every evaluation.
 // deno-lint-ignore no-explicit-any

@@ -20,8 +20,8 @@ import {
 import type { LinearFeatureOptions } from "../dino/eval/linear_features.ts";
 import { resizeBilinear } from "../dino/eval/resize_bilinear.ts";
 import { boolean, choice, integer, text } from "../dino/field.ts";
-import { type EvaluationCommand, runEvaluation, type Values } from "./evaluation.ts";
-import type { EvaluationContext } from "./evaluation_job.ts";
+import { runEvaluation } from "./evaluation.ts";
+import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation_command.ts";
 import { checkCropSize } from "./crop_size.ts";
 import { givenArguments } from "./mode.ts";
 

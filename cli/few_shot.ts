@@ -6,7 +6,8 @@ import { fewLabelsLogistic, fewShotKnn, type FewShotResult, PENALTIES } from "..
 import type { LabelledImages } from "../dino/eval/splits.ts";
 import { integer, integers, number, text } from "../dino/field.ts";
 import { checkCropSize } from "./crop_size.ts";
-import { type EvaluationCommand, runEvaluation } from "./evaluation.ts";
+import { runEvaluation } from "./evaluation.ts";
+import type { EvaluationCommand } from "./evaluation_command.ts";
 import { labelledSources, labelledSplit } from "./labelled_halves.ts";
 import { givenArguments } from "./mode.ts";
 

@@ -12,7 +12,8 @@ import { flipAndCrop } from "../dino/eval/probe_crops.ts";
 import { scaleLr } from "../dino/schedule.ts";
 import { integer, number, text } from "../dino/field.ts";
 import { checkCropSize } from "./crop_size.ts";
-import { type EvaluationCommand, runEvaluation } from "./evaluation.ts";
+import { runEvaluation } from "./evaluation.ts";
+import type { EvaluationCommand } from "./evaluation_command.ts";
 import { classCount, labelledSources, labelledSplit } from "./labelled_halves.ts";
 import { givenArguments } from "./mode.ts";
 

@@ -9,7 +9,7 @@ import { loadWeights } from "../dino/load_weights.ts";
 import { IMAGENET_NORMALIZATION } from "../models/graph/ops/augment.ts";
 import { openBackend } from "./backend.ts";
 import { checkCropSize } from "./crop_size.ts";
-import type { ComputeContext } from "./compute.ts";
+import type { ComputeContext } from "./job_context.ts";
 import { refuseForeignClasses } from "./labelled_halves.ts";
 import type { KnnJob } from "./messages.ts";
 import { givenHeads } from "./weights_path.ts";

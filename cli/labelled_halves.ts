@@ -2,7 +2,7 @@
 
 import type { PixelSource } from "../dino/data/dataset.ts";
 import { type EvaluationSplit, evaluationSplit } from "../dino/eval/splits.ts";
-import type { SourceRequest } from "./evaluation.ts";
+import type { SourceRequest } from "./evaluation_command.ts";
 
 /** The data sets behind --data and --val: both halves of --data where it has two, those of the sample where there is none. */
 export function labelledSources(

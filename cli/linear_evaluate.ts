@@ -6,7 +6,7 @@ import { type LinearFeatureOptions, linearFeatureWidth } from "../dino/eval/line
 import { type LinearClassifier, readLinearClassifier } from "../models/weights/network.ts";
 import { openWeights } from "../models/weights/open.ts";
 import { checkCropSize } from "./crop_size.ts";
-import type { EvaluationContext, EvaluationOutcome } from "./evaluation_job.ts";
+import type { EvaluationContext, EvaluationOutcome } from "./evaluation_command.ts";
 
 /** What the command line says of it. */
 export interface EvaluationFlags {

@@ -9,7 +9,8 @@ import { principalComponents } from "../dino/eval/principal_components.ts";
 import { tsneMap } from "../dino/eval/tsne.ts";
 import { integer, number, text } from "../dino/field.ts";
 import { checkCropSize } from "./crop_size.ts";
-import { type EvaluationCommand, runEvaluation } from "./evaluation.ts";
+import { runEvaluation } from "./evaluation.ts";
+import type { EvaluationCommand } from "./evaluation_command.ts";
 import { givenArguments } from "./mode.ts";
 import { mapPage } from "./report/map_page.ts";
 

@@ -7,7 +7,7 @@ import type { KnnRow, TrainEvent } from "../dino/events.ts";
 import type { PrologueUse } from "../gpu/mod.ts";
 import type { RecomputationName } from "./bench/recomputation.ts";
 import type { BenchSizes } from "./bench/sizes.ts";
-import type { EvaluationOutcome } from "./evaluation_job.ts";
+import type { EvaluationOutcome } from "./evaluation_command.ts";
 import type { Failure } from "./failure.ts";
 import type { Mode } from "./mode.ts";
 import type { World } from "./mpi/world.ts";

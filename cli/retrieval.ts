@@ -13,8 +13,8 @@ import { normalizeRows } from "../dino/eval/knn.ts";
 import { type Protocol, PROTOCOLS, scoreRetrieval } from "../dino/eval/retrieval.ts";
 import { learnWhitening, whiten } from "../dino/eval/whitening.ts";
 import { boolean, choice, integer, integers, number, text } from "../dino/field.ts";
-import { type EvaluationCommand, runEvaluation, type Values } from "./evaluation.ts";
-import type { EvaluationContext } from "./evaluation_job.ts";
+import { runEvaluation } from "./evaluation.ts";
+import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation_command.ts";
 import { givenArguments } from "./mode.ts";
 
 const fields = {

@@ -5,20 +5,13 @@ import { planRun } from "../dino/run_plan.ts";
 import { train } from "../dino/train.ts";
 import type { Communicator } from "../models/graph/communicator.ts";
 import { openBackend } from "./backend.ts";
-import type { ComputeContext } from "./compute.ts";
+import type { ComputeContext } from "./job_context.ts";
 import { EXIT_FAILURE, EXIT_INTERRUPTED } from "./failure.ts";
 import type { TrainJob } from "./messages.ts";
 import { contactSheet } from "./report/contact_sheet.ts";
 
-/** Runs the job; returns the exit status. */
-export async function runTrainJob(job: TrainJob, context: ComputeContext): Promise<number> {
-  const { distributed } = job;
-  if (!distributed) return await trainAs(job, context);
-  return await (await import("./distributed_job.ts")).runDistributed({ ...job, distributed }, context);
-}
-
-/** Trains, alone or as one of several ranks. */
-export async function trainAs(
+/** Runs the job, alone or as one of several ranks; returns the exit status. */
+export async function runTrainJob(
   job: TrainJob,
   { tell, signal }: ComputeContext,
   communicator?: Communicator,

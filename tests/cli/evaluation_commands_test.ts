@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { command as attention } from "../../cli/attention.ts";
 import { command as copyDetection } from "../../cli/copy_detection.ts";
-import type { EvaluationCommand } from "../../cli/evaluation.ts";
+import type { EvaluationCommand } from "../../cli/evaluation_command.ts";
 import { command as features } from "../../cli/features.ts";
 import { command as linear } from "../../cli/linear.ts";
 import { command as retrieval } from "../../cli/retrieval.ts";
