@@ -26,15 +26,15 @@ import { cropToPatches, fitShorterSide, normalizedPlanes, readRaster } from "../
 import { labelsOfMask } from "../dino/eval/object_masks.ts";
 import { besideEachOther, headColour, headsFigure, heatMap, overlayMask } from "../dino/eval/overlays.ts";
 import { boolean, integer, number, text } from "../dino/field.ts";
-import { drawFilm, filmFields, type FilmPlan } from "./attention_film.ts";
-import { runEvaluation } from "./evaluation.ts";
-import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation_command.ts";
-import { givenArguments } from "./mode.ts";
-import { refuseUnwritableFilm, writeFilm } from "./film.ts";
-import { refuseUsedFolder, writeFolder } from "./output_folder.ts";
+import { drawFilm, filmFields, type FilmPlan } from "./video/attention_film.ts";
+import { runEvaluation } from "./evaluation/run.ts";
+import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation/command.ts";
+import { givenArguments } from "./processes/mode.ts";
+import { refuseUnwritableFilm, writeFilm } from "./video/film.ts";
+import { refuseUsedFolder, writeFolder } from "./evaluation/output_folder.ts";
 import { encodePng } from "./report/png.ts";
-import { pictureNames } from "./picture_names.ts";
-import { framesOf, imagesIn, rateOf } from "./video_frames.ts";
+import { pictureNames } from "./evaluation/picture_names.ts";
+import { framesOf, imagesIn, rateOf } from "./video/video_frames.ts";
 
 const fields = {
   data: text(null, "an image, a folder of images or of a video's frames, or a video (ffmpeg)", {

@@ -6,13 +6,13 @@ import { nearestName } from "../dino/nearest_name.ts";
 import { decodeRows } from "./bench/decode.ts";
 import { RECOMPUTATIONS } from "./bench/recomputation.ts";
 import { type BenchSizes, USUAL_SIZES } from "./bench/sizes.ts";
-import { EXIT_FAILURE, exitStatus } from "./failure.ts";
-import { type FlagGroup, parseFlags } from "./flags.ts";
-import { helpText } from "./help.ts";
-import { launch } from "./launch.ts";
-import { type BenchJob, type BenchRow, type DeviceChoice, deviceOf } from "./messages.ts";
-import { givenArguments } from "./mode.ts";
-import { Progress } from "./progress.ts";
+import { EXIT_FAILURE, exitStatus } from "./terminal/failure.ts";
+import { type FlagGroup, parseFlags } from "./terminal/flags.ts";
+import { helpText } from "./terminal/help.ts";
+import { launch } from "./processes/launch.ts";
+import { type BenchJob, type BenchRow, type DeviceChoice, deviceOf } from "./processes/messages.ts";
+import { givenArguments } from "./processes/mode.ts";
+import { Progress } from "./terminal/progress.ts";
 
 const NAMES = [
   "gemm",

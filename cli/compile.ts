@@ -3,11 +3,11 @@
 import { join } from "node:path";
 import { integer, text } from "../dino/field.ts";
 import { lockForBinary } from "./compile_lock.ts";
-import { EXIT_FAILURE, exitStatus } from "./failure.ts";
-import { parseFlags } from "./flags.ts";
-import { helpText } from "./help.ts";
-import { type Mode, TURBO_FLAGS } from "./mode.ts";
-import { formatBytes } from "./std.ts";
+import { EXIT_FAILURE, exitStatus } from "./terminal/failure.ts";
+import { parseFlags } from "./terminal/flags.ts";
+import { helpText } from "./terminal/help.ts";
+import { type Mode, TURBO_FLAGS } from "./processes/mode.ts";
+import { formatBytes } from "./terminal/std.ts";
 
 const GROUPS = [{
   title: "Flags",

@@ -4,11 +4,11 @@ import { boolean, choice, type Field, integer, number } from "../dino/field.ts";
 import { type Conversion, convertWeights, formatOfPath, WEIGHT_FORMATS } from "../models/weights/convert.ts";
 import { openWeights } from "../models/weights/open.ts";
 import { describeReport } from "../models/weights/vit_weights.ts";
-import { exitStatus } from "./failure.ts";
-import { type FlagGroup, parseFlags } from "./flags.ts";
-import { helpText } from "./help.ts";
-import { givenArguments } from "./mode.ts";
-import { weightsPath } from "./weights_path.ts";
+import { exitStatus } from "./terminal/failure.ts";
+import { type FlagGroup, parseFlags } from "./terminal/flags.ts";
+import { helpText } from "./terminal/help.ts";
+import { givenArguments } from "./processes/mode.ts";
+import { weightsPath } from "./terminal/weights_path.ts";
 
 const what = {
   network: choice(["teacher", "student"], "teacher", "which network of a checkpoint", { aliases: ["checkpoint-key"] }),

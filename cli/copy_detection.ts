@@ -10,10 +10,10 @@ import { readRaster } from "../dino/eval/image_planes.ts";
 import { normalizeRows } from "../dino/eval/knn.ts";
 import { learnWhitening, whiten } from "../dino/eval/whitening.ts";
 import { boolean, choice, integer, number, text } from "../dino/field.ts";
-import { checkCropSize } from "./crop_size.ts";
-import { runEvaluation } from "./evaluation.ts";
-import type { EvaluationCommand, EvaluationContext } from "./evaluation_command.ts";
-import { givenArguments } from "./mode.ts";
+import { checkCropSize } from "./evaluation/crop_size.ts";
+import { runEvaluation } from "./evaluation/run.ts";
+import type { EvaluationCommand, EvaluationContext } from "./evaluation/command.ts";
+import { givenArguments } from "./processes/mode.ts";
 
 const fields = {
   data: text(null, "folder with original/ and the blocks of copies beside it: strong/, jpegqual/15/, crops/50/ …", {

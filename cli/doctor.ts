@@ -5,15 +5,15 @@ import { boolean, type Field } from "../dino/field.ts";
 import type { WebGpu } from "../gpu/mod.ts";
 import type { Backend } from "../models/graph/backend.ts";
 import { checkOperations, type OperationCheck } from "../models/graph/check_operations.ts";
-import { openBackend } from "./backend.ts";
-import { cropsProgram } from "./doctor_crops.ts";
-import { blockProgram, doctorPrograms, prepared } from "./doctor_programs.ts";
-import { type VariantCheck, variantChecks, variantText } from "./doctor_variants.ts";
-import { exitStatus } from "./failure.ts";
-import { type FlagGroup, parseFlags } from "./flags.ts";
-import { helpText } from "./help.ts";
-import type { DeviceChoice } from "./messages.ts";
-import { givenArguments } from "./mode.ts";
+import { openBackend } from "./device/backend.ts";
+import { cropsProgram } from "./doctor/crops.ts";
+import { blockProgram, doctorPrograms, prepared } from "./doctor/programs.ts";
+import { type VariantCheck, variantChecks, variantText } from "./doctor/variants.ts";
+import { exitStatus } from "./terminal/failure.ts";
+import { type FlagGroup, parseFlags } from "./terminal/flags.ts";
+import { helpText } from "./terminal/help.ts";
+import type { DeviceChoice } from "./processes/messages.ts";
+import { givenArguments } from "./processes/mode.ts";
 
 /**
  * float32 rounds each value to 6e-8 of it; operations here add up at most a few hundred, and softmax and norms divide by such sums.

@@ -29,11 +29,11 @@ import {
   workspaceBytes as gpuWorkspace,
 } from "../gpu/mod.ts";
 import { workspaceBytes as simdWorkspace } from "../wasm/mod.ts";
-import { quietVulkan } from "./backend.ts";
-import { openData } from "./open_data.ts";
-import type { Progress } from "./progress.ts";
-import { untilStopped } from "./signals.ts";
-import { formatBytes } from "./std.ts";
+import { quietVulkan } from "./device/backend.ts";
+import { openData } from "./processes/open_data.ts";
+import type { Progress } from "./terminal/progress.ts";
+import { untilStopped } from "./processes/signals.ts";
+import { formatBytes } from "./terminal/std.ts";
 
 /** Images of an encoded data set that are looked at: enough for their usual size. */
 const LOOKED_AT = 64;

@@ -20,10 +20,10 @@ import {
 import type { LinearFeatureOptions } from "../dino/eval/linear_features.ts";
 import { resizeBilinear } from "../dino/eval/resize_bilinear.ts";
 import { boolean, choice, integer, text } from "../dino/field.ts";
-import { runEvaluation } from "./evaluation.ts";
-import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation_command.ts";
-import { checkCropSize } from "./crop_size.ts";
-import { givenArguments } from "./mode.ts";
+import { runEvaluation } from "./evaluation/run.ts";
+import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation/command.ts";
+import { checkCropSize } from "./evaluation/crop_size.ts";
+import { givenArguments } from "./processes/mode.ts";
 
 const fields = {
   data: text(null, "folder, list, archive or image; without it the embedded sample", { aliases: ["data-path"] }),

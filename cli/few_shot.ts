@@ -5,11 +5,11 @@ import { FeatureExtractor } from "../dino/eval/features.ts";
 import { fewLabelsLogistic, fewShotKnn, type FewShotResult, PENALTIES } from "../dino/eval/few_shot.ts";
 import type { LabelledImages } from "../dino/eval/splits.ts";
 import { integer, integers, number, text } from "../dino/field.ts";
-import { checkCropSize } from "./crop_size.ts";
-import { runEvaluation } from "./evaluation.ts";
-import type { EvaluationCommand } from "./evaluation_command.ts";
-import { labelledSources, labelledSplit } from "./labelled_halves.ts";
-import { givenArguments } from "./mode.ts";
+import { checkCropSize } from "./evaluation/crop_size.ts";
+import { runEvaluation } from "./evaluation/run.ts";
+import type { EvaluationCommand } from "./evaluation/command.ts";
+import { labelledSources, labelledSplit } from "./evaluation/labelled_halves.ts";
+import { givenArguments } from "./processes/mode.ts";
 
 const fields = {
   data: text(null, "labelled images to learn from; without it the embedded sample", { aliases: ["data-path"] }),

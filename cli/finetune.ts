@@ -11,11 +11,11 @@ import { readFinetuned, writeFinetuned } from "../dino/eval/finetune_checkpoint.
 import { flipAndCrop } from "../dino/eval/probe_crops.ts";
 import { scaleLr } from "../dino/schedule.ts";
 import { integer, number, text } from "../dino/field.ts";
-import { checkCropSize } from "./crop_size.ts";
-import { runEvaluation } from "./evaluation.ts";
-import type { EvaluationCommand } from "./evaluation_command.ts";
-import { classCount, labelledSources, labelledSplit } from "./labelled_halves.ts";
-import { givenArguments } from "./mode.ts";
+import { checkCropSize } from "./evaluation/crop_size.ts";
+import { runEvaluation } from "./evaluation/run.ts";
+import type { EvaluationCommand } from "./evaluation/command.ts";
+import { classCount, labelledSources, labelledSplit } from "./evaluation/labelled_halves.ts";
+import { givenArguments } from "./processes/mode.ts";
 
 const WARMUP_EPOCHS = 3;
 

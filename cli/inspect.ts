@@ -7,11 +7,11 @@ import { describeLayout } from "../models/weights/published.ts";
 import { tensorStatistics } from "../models/weights/statistics.ts";
 import type { WeightsReport } from "../models/weights/vit_weights.ts";
 import { elementCount } from "../models/weights/tensor_file.ts";
-import { exitStatus } from "./failure.ts";
-import { type FlagGroup, parseFlags } from "./flags.ts";
-import { helpText } from "./help.ts";
-import { givenArguments } from "./mode.ts";
-import { weightsPath } from "./weights_path.ts";
+import { exitStatus } from "./terminal/failure.ts";
+import { type FlagGroup, parseFlags } from "./terminal/flags.ts";
+import { helpText } from "./terminal/help.ts";
+import { givenArguments } from "./processes/mode.ts";
+import { weightsPath } from "./terminal/weights_path.ts";
 
 const fields = {
   stats: boolean(true, "read every tensor for its smallest, largest, mean and standard deviation"),

@@ -5,18 +5,18 @@ import { dataFields, deviceFields, evaluationFields, VERBOSE_ADVICE } from "../d
 import { hasTestHalf } from "../dino/data/halves.ts";
 import type { KnnAccuracy } from "../dino/eval/knn.ts";
 import { boolean, choice, type Field, integer, text } from "../dino/field.ts";
-import { refuseAbsentDevice } from "./backend.ts";
-import { exitStatus } from "./failure.ts";
-import { type FlagGroup, parseFlags } from "./flags.ts";
-import { helpText } from "./help.ts";
-import { launch } from "./launch.ts";
-import { type DeviceChoice, deviceOf, type KnnJob } from "./messages.ts";
-import { givenArguments } from "./mode.ts";
-import { openData } from "./open_data.ts";
-import { Progress } from "./progress.ts";
-import { REFUSED_FLAGS } from "./reference_flags.ts";
-import { untilStopped } from "./signals.ts";
-import { headsFields, weightsPath } from "./weights_path.ts";
+import { refuseAbsentDevice } from "./device/backend.ts";
+import { exitStatus } from "./terminal/failure.ts";
+import { type FlagGroup, parseFlags } from "./terminal/flags.ts";
+import { helpText } from "./terminal/help.ts";
+import { launch } from "./processes/launch.ts";
+import { type DeviceChoice, deviceOf, type KnnJob } from "./processes/messages.ts";
+import { givenArguments } from "./processes/mode.ts";
+import { openData } from "./processes/open_data.ts";
+import { Progress } from "./terminal/progress.ts";
+import { REFUSED_FLAGS } from "./terminal/reference_flags.ts";
+import { untilStopped } from "./processes/signals.ts";
+import { headsFields, weightsPath } from "./terminal/weights_path.ts";
 
 const evaluation = {
   nbKnn: evaluationFields.nbKnn,

@@ -7,12 +7,12 @@ import { LinearProbe } from "../dino/eval/linear.ts";
 import { readProbe, writeProbe } from "../dino/eval/linear_checkpoint.ts";
 import { boolean, choice, integer, number, text } from "../dino/field.ts";
 import { epochPermutation } from "../models/rng.ts";
-import { checkCropSize } from "./crop_size.ts";
-import { runEvaluation } from "./evaluation.ts";
-import type { EvaluationCommand } from "./evaluation_command.ts";
-import { evaluateClassifier } from "./linear_evaluate.ts";
-import { classCount, labelledSources, labelledSplit } from "./labelled_halves.ts";
-import { givenArguments } from "./mode.ts";
+import { checkCropSize } from "./evaluation/crop_size.ts";
+import { runEvaluation } from "./evaluation/run.ts";
+import type { EvaluationCommand } from "./evaluation/command.ts";
+import { evaluateClassifier } from "./evaluation/linear_evaluate.ts";
+import { classCount, labelledSources, labelledSplit } from "./evaluation/labelled_halves.ts";
+import { givenArguments } from "./processes/mode.ts";
 
 const fields = {
   data: text(null, "labelled training images; without it the embedded sample", { aliases: ["data-path"] }),

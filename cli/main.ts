@@ -1,11 +1,11 @@
 // `dino`: picks a command and loads only that one.
 
 import { nearestName } from "../dino/nearest_name.ts";
-import { DECODER_COMMAND } from "./decoder_pool.ts";
-import { EXIT_STATUSES, EXIT_USAGE } from "./failure.ts";
-import { COMPUTE_COMMAND } from "./launch.ts";
-import { givenArguments } from "./mode.ts";
-import { versionText } from "./version.ts";
+import { DECODER_COMMAND } from "./processes/decoder_pool.ts";
+import { EXIT_STATUSES, EXIT_USAGE } from "./terminal/failure.ts";
+import { COMPUTE_COMMAND } from "./processes/launch.ts";
+import { givenArguments } from "./processes/mode.ts";
+import { versionText } from "./terminal/version.ts";
 
 /** A command's program: takes its words, returns its exit status. */
 type Command = (words: readonly string[]) => Promise<number>;
@@ -81,8 +81,8 @@ const COMMANDS: Readonly<Record<string, { about: string; load: () => Promise<Com
 
 // What a binary runs in the processes it starts from itself.
 const HIDDEN: Readonly<Record<string, (words: string[]) => Promise<never>>> = {
-  [COMPUTE_COMMAND]: async () => await (await import("./compute.ts")).serveCompute(),
-  [DECODER_COMMAND]: async (words) => await (await import("./decoder.ts")).main(words),
+  [COMPUTE_COMMAND]: async () => await (await import("./processes/compute.ts")).serveCompute(),
+  [DECODER_COMMAND]: async (words) => await (await import("./processes/decoder.ts")).main(words),
 };
 
 /** Runs a command line; returns the exit status. */

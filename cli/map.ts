@@ -8,10 +8,10 @@ import { normalizeRows } from "../dino/eval/knn.ts";
 import { principalComponents } from "../dino/eval/principal_components.ts";
 import { tsneMap } from "../dino/eval/tsne.ts";
 import { integer, number, text } from "../dino/field.ts";
-import { checkCropSize } from "./crop_size.ts";
-import { runEvaluation } from "./evaluation.ts";
-import type { EvaluationCommand } from "./evaluation_command.ts";
-import { givenArguments } from "./mode.ts";
+import { checkCropSize } from "./evaluation/crop_size.ts";
+import { runEvaluation } from "./evaluation/run.ts";
+import type { EvaluationCommand } from "./evaluation/command.ts";
+import { givenArguments } from "./processes/mode.ts";
 import { mapPage } from "./report/map_page.ts";
 
 const fields = {

@@ -13,9 +13,9 @@ import { normalizeRows } from "../dino/eval/knn.ts";
 import { type Protocol, PROTOCOLS, scoreRetrieval } from "../dino/eval/retrieval.ts";
 import { learnWhitening, whiten } from "../dino/eval/whitening.ts";
 import { boolean, choice, integer, integers, number, text } from "../dino/field.ts";
-import { runEvaluation } from "./evaluation.ts";
-import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation_command.ts";
-import { givenArguments } from "./mode.ts";
+import { runEvaluation } from "./evaluation/run.ts";
+import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation/command.ts";
+import { givenArguments } from "./processes/mode.ts";
 
 const fields = {
   data: text(null, "folder of the images, database and queries together", { aliases: ["data-path"] }),

@@ -19,11 +19,11 @@ import { readRaster } from "../dino/eval/image_planes.ts";
 import { normalizeRows } from "../dino/eval/knn.ts";
 import { loadWeights } from "../dino/load_weights.ts";
 import { integer, number, text } from "../dino/field.ts";
-import { checkCropSize } from "./crop_size.ts";
-import { runEvaluation } from "./evaluation.ts";
-import type { EvaluationCommand, EvaluationContext, SourceRequest, Values } from "./evaluation_command.ts";
-import { givenArguments } from "./mode.ts";
-import { refuseUnwritableFile } from "./output_folder.ts";
+import { checkCropSize } from "./evaluation/crop_size.ts";
+import { runEvaluation } from "./evaluation/run.ts";
+import type { EvaluationCommand, EvaluationContext, SourceRequest, Values } from "./evaluation/command.ts";
+import { givenArguments } from "./processes/mode.ts";
+import { refuseUnwritableFile } from "./evaluation/output_folder.ts";
 import { encodePng } from "./report/png.ts";
 
 const fields = {

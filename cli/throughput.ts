@@ -9,11 +9,11 @@ import { isXcit, xcitOf } from "../dino/architecture.ts";
 import { XCIT_ARCHES } from "../dino/config.ts";
 import { measureThroughput, type Throughput } from "../dino/eval/throughput.ts";
 import { integer, integers, number, text } from "../dino/field.ts";
-import { runEvaluation } from "./evaluation.ts";
-import type { EvaluationCommand } from "./evaluation_command.ts";
-import { givenArguments } from "./mode.ts";
+import { runEvaluation } from "./evaluation/run.ts";
+import type { EvaluationCommand } from "./evaluation/command.ts";
+import { givenArguments } from "./processes/mode.ts";
 import { throughputPlot } from "./report/throughput_plot.ts";
-import { formatBytes } from "./std.ts";
+import { formatBytes } from "./terminal/std.ts";
 
 const fields = {
   arch: text("vit_tiny,vit_small,vit_base", "architectures, with commas between them"),

@@ -8,7 +8,7 @@ import type { KnnRow } from "../dino/events.ts";
 import { applyPreset, presets } from "../dino/presets.ts";
 import { requireEqualShares } from "../dino/run_plan.ts";
 import { heldMessage, RunFolder } from "../dino/run_folder.ts";
-import { refuseAbsentDevice } from "./backend.ts";
+import { refuseAbsentDevice } from "./device/backend.ts";
 import { dryRun } from "./dry_run.ts";
 import {
   EXIT_HANGUP,
@@ -18,20 +18,20 @@ import {
   exitStatus,
   failureOf,
   printFailure,
-} from "./failure.ts";
-import { parseFlags } from "./flags.ts";
-import { helpText } from "./help.ts";
-import { launch } from "./launch.ts";
-import { type AbandonJob, type ComputeEvent, deviceOf, type FollowJob, type TrainJob } from "./messages.ts";
-import { givenArguments } from "./mode.ts";
+} from "./terminal/failure.ts";
+import { parseFlags } from "./terminal/flags.ts";
+import { helpText } from "./terminal/help.ts";
+import { launch } from "./processes/launch.ts";
+import { type AbandonJob, type ComputeEvent, deviceOf, type FollowJob, type TrainJob } from "./processes/messages.ts";
+import { givenArguments } from "./processes/mode.ts";
 import { startedIn, type World } from "./mpi/world.ts";
-import { openData } from "./open_data.ts";
-import { shellWord } from "./printable.ts";
-import { knnText, Progress } from "./progress.ts";
+import { openData } from "./processes/open_data.ts";
+import { shellWord } from "./terminal/printable.ts";
+import { knnText, Progress } from "./terminal/progress.ts";
 import { writeRunReport } from "./report/run_report.ts";
-import { untilStopped } from "./signals.ts";
-import { formatBytes } from "./std.ts";
-import { VERSION, versionText } from "./version.ts";
+import { untilStopped } from "./processes/signals.ts";
+import { formatBytes } from "./terminal/std.ts";
+import { VERSION, versionText } from "./terminal/version.ts";
 
 /** What runs when there is no --data. */
 const SAMPLE_PRESET = "sample";

@@ -12,12 +12,12 @@ import { labelsOfMask, OBJECT_PALETTE } from "../dino/eval/object_masks.ts";
 import { resizeFrame } from "../dino/eval/resize_bilinear.ts";
 import { labelPixels, MaskPropagation, upsampleMask } from "../dino/eval/video_segmentation.ts";
 import { boolean, integer, number, text } from "../dino/field.ts";
-import { runEvaluation } from "./evaluation.ts";
-import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation_command.ts";
-import { givenArguments } from "./mode.ts";
-import { refuseUsedFolder, writeFolder } from "./output_folder.ts";
+import { runEvaluation } from "./evaluation/run.ts";
+import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation/command.ts";
+import { givenArguments } from "./processes/mode.ts";
+import { refuseUsedFolder, writeFolder } from "./evaluation/output_folder.ts";
 import { encodePalettePng } from "./report/png.ts";
-import { framesOf, imagesIn } from "./video_frames.ts";
+import { framesOf, imagesIn } from "./video/video_frames.ts";
 
 const fields = {
   data: text(null, "DAVIS 2017: the folder with JPEGImages, Annotations and ImageSets", { aliases: ["data-path"] }),

@@ -1,9 +1,9 @@
 // Decoding: JPEGs of a photograph's size in decoder processes, as training decodes them.
 
 import { loadSharp } from "../../dino/data/sharp.ts";
-import { DecoderPool } from "../decoder_pool.ts";
-import { checkedBinary } from "../launch.ts";
-import type { BenchRow } from "../messages.ts";
+import { DecoderPool } from "../processes/decoder_pool.ts";
+import { checkedBinary } from "../processes/launch.ts";
+import type { BenchRow } from "../processes/messages.ts";
 import { noise, time } from "./case.ts";
 
 const HEIGHT = 1024, WIDTH = 1536;

@@ -5,7 +5,7 @@ import { type Config, configFields } from "../../dino/config.ts";
 import type { LogRow, StepRow } from "../../dino/events.ts";
 import { flagOf } from "../../dino/field.ts";
 import { writeTextAtomically } from "../../models/weights/atomic_file.ts";
-import { formatSeconds } from "../std.ts";
+import { formatSeconds } from "../terminal/std.ts";
 import { type Chart, renderPage, type ReportPage } from "./page.ts";
 
 /** What the folder does not know of itself. */

@@ -4,8 +4,9 @@
 //
 // On a machine with a card and no network, bring along: this folder without deno.lock (with it, Deno looks for the packages of
 // every tool); Deno, one binary (npm's @deno/linux-x64-glibc has it); the DENO_DIR into which `deno cache --no-lock cli/bench.ts
-// cli/compute.ts` put 55 MB on a machine that has a network; on Linux libvulkan.so.1 (`dpkg -x` of Debian's libvulkan1, and its folder
-// in LD_LIBRARY_PATH) beside the card's own driver, whose description VK_DRIVER_FILES names where the loader does not find it.
+// cli/processes/compute.ts` put 55 MB on a machine that has a network; on Linux libvulkan.so.1 (`dpkg -x` of Debian's libvulkan1,
+// and its folder in LD_LIBRARY_PATH) beside the card's own driver, whose description VK_DRIVER_FILES names where the loader does
+// not find it.
 // Without --python, or where it lacks torch, only our own figures are printed. --minutes is what each side may take.
 import { parseArgs } from "node:util";
 

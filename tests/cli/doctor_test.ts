@@ -1,7 +1,7 @@
 // The doctor: sound kernels pass on every backend, and a wrong one is found and named.
 
 import { checkBackend } from "../../cli/doctor.ts";
-import { variantChecks, variantText } from "../../cli/doctor_variants.ts";
+import { variantChecks, variantText } from "../../cli/doctor/variants.ts";
 import type { WebGpu } from "../../gpu/mod.ts";
 import type { Backend } from "../../models/graph/backend.ts";
 import { ReferenceBackend } from "../../models/graph/reference.ts";

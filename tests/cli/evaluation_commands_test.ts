@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { command as attention } from "../../cli/attention.ts";
 import { command as copyDetection } from "../../cli/copy_detection.ts";
-import type { EvaluationCommand } from "../../cli/evaluation_command.ts";
+import type { EvaluationCommand } from "../../cli/evaluation/command.ts";
 import { command as features } from "../../cli/features.ts";
 import { command as linear } from "../../cli/linear.ts";
 import { command as retrieval } from "../../cli/retrieval.ts";
@@ -21,7 +21,7 @@ import { openFileSource, readFloats, readSafetensorsHeader } from "../../models/
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
 import { onEachBackend } from "../backends.ts";
 import { writePytorch } from "../../models/weights/pytorch_write.ts";
-import { withFiles } from "./../dino/data/make_images.ts";
+import { withFiles } from "../dino/data/make_images.ts";
 import {
   picture,
   TOY_VIT,

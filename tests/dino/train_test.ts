@@ -1,6 +1,6 @@
 // Training end to end at toy size: resuming, accumulating, stopping, refusing.
 
-import { weightsPath } from "../../cli/weights_path.ts";
+import { weightsPath } from "../../cli/terminal/weights_path.ts";
 import { readCheckpointCounts, readTrainingState } from "../../dino/checkpoint.ts";
 import type { Config } from "../../dino/config.ts";
 import { RunFolder, type RunRecord } from "../../dino/run_folder.ts";

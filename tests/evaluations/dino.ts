@@ -7,7 +7,7 @@ import { writeSafetensors } from "../../models/weights/safetensors.ts";
 import { VIT_KEY } from "../../models/weights/vit_weights.ts";
 import { readTrainingState } from "../../dino/checkpoint.ts";
 import { loadWeights } from "../../dino/load_weights.ts";
-import { weightsPath } from "../../cli/weights_path.ts";
+import { weightsPath } from "../../cli/terminal/weights_path.ts";
 
 /** What a command prints with --json. */
 // deno-lint-ignore no-explicit-any

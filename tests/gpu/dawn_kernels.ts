@@ -5,7 +5,7 @@
 // To compute too: Debian's chromium brings SwiftShader, a second software adapter, which Dawn supports (llvmpipe may be too old for it):
 // VK_DRIVER_FILES=/usr/lib/chromium/vk_swiftshader_icd.json deno run -A cli/doctor.ts --webgpu dawn
 // Without --webgpu dawn, or with `deno test -A tests/gpu`, that is another driver and subgroup size under Deno's own WebGPU.
-import { blockProgram, doctorPrograms } from "../../cli/doctor_programs.ts";
+import { blockProgram, doctorPrograms } from "../../cli/doctor/programs.ts";
 import { attentionCandidates } from "../../gpu/attention_choice.ts";
 import { WebGpuBackend } from "../../gpu/backend.ts";
 import { openDevice } from "../../gpu/device.ts";
@@ -13,7 +13,7 @@ import { TILES } from "../../gpu/kernels/matmul_tiles.ts";
 import { tilesFor } from "../../gpu/tuning/matmul.ts";
 import { opCases } from "../models/graph/op_cases.ts";
 
-const PACKAGE = "npm:webgpu@0.6.2"; // as cli/dawn.ts has it
+const PACKAGE = "npm:webgpu@0.6.2"; // as cli/device/dawn.ts has it
 const { create } = await import(PACKAGE) as { create: (options: string[]) => GPU };
 const gpu = create(["backend=null"]);
 const failures = new Set<string>();

@@ -1,7 +1,7 @@
 // First way of use: `deno run -A cli/train.ts`, with what a person at a terminal does to it.
 
 import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
-import { HANG_UP_IS_IGNORED } from "../../cli/signals.ts";
+import { HANG_UP_IS_IGNORED } from "../../cli/processes/signals.ts";
 import { assertTrained, run, TINY_FLAGS, withFolder, writeJpegs } from "./process.ts";
 
 const TRAIN = new URL("../../cli/train.ts", import.meta.url).pathname;

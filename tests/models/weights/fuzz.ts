@@ -1,7 +1,7 @@
 // Mutates files of weights and holds the readers to their promise: a result or a clear error, soon, in little memory.
 // As a program it soaks: deno run -A tests/models/weights/fuzz.ts [INPUTS] [SEED]
 
-import { isUsersMistake } from "../../../cli/failure.ts";
+import { isUsersMistake } from "../../../cli/terminal/failure.ts";
 import { CounterRandom, STREAM } from "../../../models/rng.ts";
 import { vitConfig } from "../../../models/vit.ts";
 import { convertWeights } from "../../../models/weights/convert.ts";
