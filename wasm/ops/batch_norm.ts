@@ -8,7 +8,7 @@ import { cut, flag, type Lowering, type Lowerings, real } from "../lowering.ts";
 const PART = 1 << 16;
 
 /** Rows of a range at most: a chain of additions in float32 loses as many digits as it is long. */
-const CHAIN = 256;
+const CHAIN = 64;
 
 /** Rows of a part, by the shape alone: sums must not depend on the number of threads. */
 function partRows(rows: number, channels: number): { parts: number; perPart: number } {
