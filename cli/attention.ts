@@ -76,9 +76,11 @@ export const command: EvaluationCommand<typeof fields> = {
     "picture. With --video: a film of it. With --masks: how well they cover given foregrounds (Jaccard).",
   fields,
   sources: ({ masks, limit }, extra) => {
-    const { path, files } = extra as Found;
+    const { path, files, film } = extra as Found;
+    // A picture less does no harm; a score or a film would be another one.
+    const strict = masks !== null || film !== undefined;
     return {
-      data: { path, files, limit: limit ?? undefined, strict: true },
+      data: { path, files, limit: limit ?? undefined, strict, original: true },
       ...masks === null ? {} : { masks: { path: masks, strict: true } },
     };
   },

@@ -83,7 +83,7 @@ export const command: EvaluationCommand<typeof fields> = {
     const labels = source.labels?.subarray(0, rows.count);
     await write(flags.out, rows, names, labels, source.classNames, context);
     return {
-      value: { out: flags.out, images: rows.count, shape: rows.shape, skipped: source.skipped.length },
+      value: { out: flags.out, images: rows.count, shape: rows.shape },
       lines: [`${flags.out}: ${rows.shape.join(" × ")} features of ${rows.count} images`],
     };
   },

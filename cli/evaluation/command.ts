@@ -29,6 +29,8 @@ export interface SourceRequest {
   readonly ifHalved?: boolean;
   /** Any unreadable image is an error: results would be about other images than people believe. */
   readonly strict?: boolean;
+  /** At original size, as with `strict`, though it may take much disk. */
+  readonly original?: boolean;
 }
 
 /** An evaluation as the command line sees it; what it computes runs in the compute process. */

@@ -104,10 +104,10 @@ async function run<F extends Readonly<Record<string, Field>>>(
     const prepared = await untilStopped(async (signal) => {
       const extra = await command.prepare?.(flags, temporary, signal) ?? null;
       const requests = command.sources(flags, extra);
-      return { extra, sources: await openSources(requests, join(cache, "images"), flags, progress, signal) };
+      return { extra, ...await openSources(requests, join(cache, "images"), flags, progress, signal) };
     });
     if (typeof prepared === "number") return prepared;
-    const { extra, sources } = prepared.done;
+    const { extra, locators: sources, skipped } = prepared.done;
     const { network, numHeads = null } = flags;
     return await compute(
       command,
@@ -124,6 +124,7 @@ async function run<F extends Readonly<Record<string, Field>>>(
       },
       flags,
       progress,
+      skipped,
     );
   } finally {
     progress.close();
@@ -136,6 +137,7 @@ async function compute<F extends Readonly<Record<string, Field>>>(
   job: EvaluationJob,
   flags: Values<F> & Values<typeof COMMON>,
   progress: Progress,
+  skipped: number | undefined,
 ): Promise<number> {
   let outcome: EvaluationOutcome | undefined;
   const code = await launch(job, {
@@ -158,8 +160,12 @@ async function compute<F extends Readonly<Record<string, Field>>>(
     progress.close();
   }
   if (flags.json) {
-    console.log(JSON.stringify({ ...job.weights === null ? {} : { weights: job.weights }, ...outcome.value }));
-  } else for (const line of outcome.lines) progress.result(line);
+    const weights = job.weights === null ? {} : { weights: job.weights };
+    console.log(JSON.stringify({ ...weights, ...outcome.value, skipped }));
+  } else {
+    for (const line of outcome.lines) progress.result(line);
+    if (skipped) progress.result(`${skipped === 1 ? "1 image" : `${skipped} images`} could not be read: left out`);
+  }
   return 0;
 }
 
@@ -170,13 +176,14 @@ async function openSources(
   flags: Values<typeof imageFields> & { readonly cropSize?: number | null },
   progress: Progress,
   signal: AbortSignal,
-): Promise<Record<string, PixelLocator>> {
+): Promise<{ locators: Record<string, PixelLocator>; skipped?: number }> {
   const processes = flags.numWorkers ?? Math.max(1, Math.min(16, navigator.hardwareConcurrency - 1));
   const decoder = new DecoderPool({ processes, executable: checkedBinary() });
   const locators: Record<string, PixelLocator> = {};
+  let skipped: number | undefined; // where images may be: they are named as they are met
   try {
     for (const [name, request] of Object.entries(requests)) {
-      const { path, split, limit, strict, ifHalved } = request;
+      const { path, split, limit, strict, original = strict, ifHalved } = request;
       if (ifHalved && !await hasTestHalf(path!)) continue;
       if (path === null) {
         locators[name] = (await loadSample(split ?? "train", limit)).locator;
@@ -188,7 +195,7 @@ async function openSources(
         limit,
         exif: flags.exif,
         cacheDirectory,
-        cacheSize: strict ? "original" : "fitting", // photographs by the thousand fit no disk as pixels
+        cacheSize: original ? "original" : "fitting", // photographs by the thousand fit no disk as pixels
         crop: flags.cropSize ?? undefined,
         decoder,
         signal,
@@ -201,9 +208,10 @@ async function openSources(
         const named = request.files || id === path ? id : `${path}: ${id}`;
         throw new RangeError(`${named} cannot be read: ${reason}: replace it, or take it out`);
       }
+      if (!strict) skipped = (skipped ?? 0) + source.skipped.length;
       locators[name] = source.locator;
     }
-    return locators;
+    return { locators, skipped };
   } finally {
     await decoder.close();
   }

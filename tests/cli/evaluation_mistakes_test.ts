@@ -6,7 +6,7 @@ import { picture, writeClasses, writeCopies, writePicture, writeToyWeights, writ
 /** Commands that run at once: each starts processes of its own. */
 const TOGETHER = 2;
 
-Deno.test("evaluation commands: every mistake names its file or flag, ends with 2, and leaves nothing behind", async () => {
+Deno.test("evaluation commands: every mistake names its file or flag, ends with 2, and leaves nothing behind; one picture less may do no harm", async () => {
   await withFiles({}, async (folder) => {
     const at = (path: string) => join(folder, path);
     await writeToyWeights(at("toy.safetensors"));
@@ -67,7 +67,10 @@ Deno.test("evaluation commands: every mistake names its file or flag, ends with 
       ],
       // Frames and images that cannot be read.
       [["video_segmentation", toy, "--data", "torn", "--out", "cut"], `${frames}/00002.png cannot be read`],
-      [["attention", toy, "--data", `torn/${frames}`, "--out", "deep/looks"], "00002.png cannot be read"],
+      [
+        ["attention", toy, "--data", `torn/${frames}`, "--masks", masks, "--image-size", "64"],
+        "00002.png cannot be read",
+      ],
       [["attention", toy, "--data", `torn/${frames}`, "--video", "f.webp"], `torn/${frames}/00002.png cannot be read`],
       [["attention", toy, "--data", "a, b.png", "--video", "copies"], "--video copies: no film has such a name"],
       [
@@ -108,5 +111,19 @@ Deno.test("evaluation commands: every mistake names its file or flag, ends with 
       for (const mistake of left) await check(mistake);
     }));
     assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), before);
+
+    // Where one picture less does no harm, it is named and counted, and the others are done.
+    const data = ["--data", `torn/${frames}`];
+    await Promise.all([
+      ["attention", toy, ...data, "--image-size", "32", "--mean-only", "--out", "looks"],
+      ["search", "torn.index", ...data, "--weights", toy],
+    ].map(async (words) => {
+      const { code, out, err } = await run(words);
+      assertEquals(code, 0, err);
+      const { images, skipped } = JSON.parse(out);
+      assertEquals([images, skipped], [3, 1], out);
+      assert(err.includes("skipped 00002.png: "), err);
+    }));
+    assertEquals([...Deno.readDirSync(at("looks"))].length, 3);
   });
 });
