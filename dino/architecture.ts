@@ -3,8 +3,7 @@
 import { RESNET_SIZES, resnetConfig } from "../models/resnet.ts";
 import { VIT_SIZES } from "../models/vit.ts";
 import { XCIT_SIZES } from "../models/xcit.ts";
-import { type Config, modelFields, XCIT_ARCHES, type XcitArch } from "./config.ts";
-import type { FittedConfig } from "./config_check.ts";
+import { type Config, type FittedConfig, modelFields, XCIT_ARCHES, type XcitArch } from "./config.ts";
 import { flagOf } from "./field.ts";
 
 /** Whether an arch is a ResNet, which has no patches, heads or MLPs to speak of. */

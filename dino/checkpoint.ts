@@ -18,7 +18,7 @@ import { isBatchCount } from "../models/weights/network.ts";
 import { toFloat64 } from "../models/weights/tensor_file.ts";
 import { VIT_KEY } from "../models/weights/vit_weights.ts";
 import type { BatchCounts } from "./batch_counts.ts";
-import type { FittedConfig } from "./config_check.ts";
+import type { FittedConfig } from "./config.ts";
 import type { KnnRow } from "./events.ts";
 import type { SavedSums } from "./metrics.ts";
 import { backboneOf } from "./network_config.ts";

@@ -283,6 +283,16 @@ export type Values<F> = { -readonly [K in keyof F]: F[K] extends Field<infer T> 
 /** Every hyperparameter of a run; null stands for "fit it", as the field's advice says. */
 export type Config = Values<typeof configFields>;
 
+/** A configuration in which nothing about the network, the views or the schedules is left to fit. */
+export type FittedConfig = Config & {
+  /** Side of a global crop in pixels. */
+  readonly globalCropSize: number;
+  /** Side of a local crop in pixels. */
+  readonly localCropSize: number;
+  /** Epochs of linear warm-up. */
+  readonly warmupEpochs: number;
+};
+
 /** What the command line asks for besides. */
 export type Command = Values<typeof commandFields>;
 

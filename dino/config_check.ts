@@ -1,6 +1,6 @@
 // A configuration from JSON, checked value by value, value against value, and against the images it will train on.
 
-import { type Config, configFields, defaultConfig, refusedFlags } from "./config.ts";
+import { type Config, configFields, defaultConfig, type FittedConfig, refusedFlags } from "./config.ts";
 import { checkArchitecture, patchOf, sideStep, unusualArchitecture } from "./architecture.ts";
 import { checkField, type Field, flagOf } from "./field.ts";
 import { normalizeFlag } from "./flags.ts";
@@ -44,16 +44,6 @@ export interface ImageFacts {
   /** Usual shorter side in pixels (the median). */
   readonly shorterSide: number;
 }
-
-/** A configuration in which nothing about the network, the views or the schedules is left to fit. */
-export type FittedConfig = Config & {
-  /** Side of a global crop in pixels. */
-  readonly globalCropSize: number;
-  /** Side of a local crop in pixels. */
-  readonly localCropSize: number;
-  /** Epochs of linear warm-up. */
-  readonly warmupEpochs: number;
-};
 
 const REFERENCE_GLOBAL = 224;
 const REFERENCE_LOCAL = 96;

@@ -7,7 +7,7 @@ import { augment, type AugmentTensors, pixelBuffer, pixelRoom } from "../models/
 import { gatherRows } from "../models/graph/ops/tokens.ts";
 import { canViewRows, type Program, rows } from "../models/graph/program.ts";
 import type { Tensor } from "../models/graph/tensor.ts";
-import type { FittedConfig } from "./config_check.ts";
+import type { FittedConfig } from "./config.ts";
 import type { PixelBatch, PixelSource } from "./data/dataset.ts";
 import { MultiCropPlanner } from "./data/multicrop.ts";
 import { DropPath, type ViewGroup } from "./drop_path.ts";

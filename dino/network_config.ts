@@ -7,7 +7,7 @@ import { RESNET_SIZES, resnetConfig } from "../models/resnet.ts";
 import { vitConfig } from "../models/vit.ts";
 import { xcitConfig } from "../models/xcit.ts";
 import { architectureOf, isResnet, isXcit, xcitOf } from "./architecture.ts";
-import type { FittedConfig } from "./config_check.ts";
+import type { FittedConfig } from "./config.ts";
 
 /** The student's and teacher's architecture. */
 export function networkOf(config: FittedConfig): NetworkConfig {

@@ -7,7 +7,7 @@ import { type CropParameters, CropPlanner, plainCrop } from "../../models/image/
 import { pixelExtremes } from "../../dino/crop_feed.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
 import { cropCapacity, CropSampler, GLOBAL_VIEWS } from "../../dino/data/multicrop.ts";
-import type { FittedConfig } from "../../dino/config_check.ts";
+import type { FittedConfig } from "../../dino/config.ts";
 import { encodePng } from "./png.ts";
 
 /** Images shown; fewer of large ones, for the page carries them. */

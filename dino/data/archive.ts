@@ -1,26 +1,13 @@
 // Images inside a tar or zip archive as a data set, read where they lie.
 
 import { inflateRawSync } from "node:zlib";
+import type { ArchiveMember } from "./archive_member.ts";
 import { type ByteReader, openBytes, openGzip } from "./byte_reader.ts";
 import { arrangePaths } from "./class_folders.ts";
 import type { EncodedDataset, SkippedImage, Split } from "./dataset.ts";
 import { DecodeError, isImageName, MAX_ENCODED_BYTES } from "./decode.ts";
 import { listTar } from "./tar.ts";
 import { dataOffset, listZip } from "./zip.ts";
-
-/** A file inside an archive. */
-export interface ArchiveMember {
-  path: string;
-  /** Where its bytes begin, or its local header (zip). */
-  offset: number;
-  /** Bytes unpacked. */
-  bytes: number;
-  /** Bytes in the archive, where that is compressed. */
-  packed?: number;
-  /** "stored" and "deflate" can be read. */
-  method: string;
-  localHeader?: boolean;
-}
 
 /** Whether a file's name is one that archives go by. */
 export const isArchiveName = (name: string): boolean => /\.(tar|tar\.gz|tgz|zip)$/i.test(name);

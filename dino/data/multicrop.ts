@@ -9,7 +9,7 @@ import {
   tapsForImages,
 } from "../../models/image/crop.ts";
 import type { AdjustmentKind } from "../../models/image/color.ts";
-import type { FittedConfig } from "../config_check.ts";
+import type { FittedConfig } from "../config.ts";
 
 /** What the views of an image are drawn from: a part of the configuration, where every field is explained. */
 export type MultiCropOptions = Pick<

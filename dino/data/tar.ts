@@ -1,7 +1,7 @@
 // Finds the members of a tar archive (ustar, pax and GNU names), gzipped or not; nothing is unpacked to disk.
 
 import type { ByteReader } from "./byte_reader.ts";
-import type { ArchiveMember } from "./archive.ts";
+import type { ArchiveMember } from "./archive_member.ts";
 
 const BLOCK = 512;
 /** A pax header or a GNU long name is a few hundred bytes; more than this is an attack or an accident. */

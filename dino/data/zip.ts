@@ -1,6 +1,6 @@
 // Finds the members of a zip archive (zip64 too) by its central directory; nothing is unpacked to disk.
 
-import type { ArchiveMember } from "./archive.ts";
+import type { ArchiveMember } from "./archive_member.ts";
 import type { ByteReader } from "./byte_reader.ts";
 
 const END_RECORD = 22; // bytes of the end record without its comment
