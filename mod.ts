@@ -104,25 +104,25 @@ export {
 
 // The method.
 export * from "./dino/config.ts";
-export * from "./dino/architecture.ts";
-export * from "./dino/config_check.ts";
-export * from "./dino/field.ts";
-export * from "./dino/presets.ts";
+export * from "./dino/config/architecture.ts";
+export * from "./dino/config/check.ts";
+export * from "./dino/config/field.ts";
+export * from "./dino/config/presets.ts";
 export * from "./dino/schedule.ts";
 export * from "./dino/optimizer.ts";
 export * from "./dino/state.ts";
 export * from "./dino/step.ts";
 export * from "./dino/train.ts";
-export * from "./dino/collectives.ts";
-export * from "./dino/in_process.ts";
-export { type Share, WHOLE } from "./dino/ranks.ts";
-export * from "./dino/network_config.ts";
-export * from "./dino/run_plan.ts";
+export * from "./dino/ranks/collectives.ts";
+export * from "./dino/ranks/in_process.ts";
+export { type Share, WHOLE } from "./dino/ranks/ranks.ts";
+export * from "./dino/config/networks.ts";
+export * from "./dino/run/plan.ts";
 export * from "./dino/crop_feed.ts";
-export * from "./dino/metrics.ts";
-export * from "./dino/events.ts";
+export * from "./dino/run/metrics.ts";
+export * from "./dino/run/events.ts";
 export * from "./dino/batch_counts.ts";
-export * from "./dino/checkpoint.ts";
+export * from "./dino/run/checkpoint.ts";
 export * from "./dino/load_weights.ts";
 export * from "./dino/pretrained.ts";
 export * from "./dino/monitor.ts";

@@ -10,7 +10,7 @@ import type { XcitConfig } from "../models/xcit.ts";
 import { resizeMaskNearest } from "../models/image/host_resize.ts";
 import type { Raster } from "../models/image/raster.ts";
 import { resize } from "../models/image/resample.ts";
-import { readTrainingState } from "../dino/checkpoint.ts";
+import { readTrainingState } from "../dino/run/checkpoint.ts";
 import { defaultConfig } from "../dino/config.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import {
@@ -25,7 +25,7 @@ import { ImageEncoder } from "../dino/eval/encoder.ts";
 import { cropToPatches, fitShorterSide, normalizedPlanes, readRaster } from "../dino/eval/image_planes.ts";
 import { labelsOfMask } from "../dino/eval/object_masks.ts";
 import { besideEachOther, headColour, headsFigure, heatMap, overlayMask } from "../dino/eval/overlays.ts";
-import { boolean, integer, number, text } from "../dino/field.ts";
+import { boolean, integer, number, text } from "../dino/config/field.ts";
 import { drawFilm, filmFields, type FilmPlan } from "./video/attention_film.ts";
 import { runEvaluation } from "./evaluation/run.ts";
 import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation/command.ts";

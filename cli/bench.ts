@@ -1,8 +1,8 @@
 // `dino bench`: measures kernels, updates and decoding on this machine; runs directly too.
 
 import { deviceFields, modelFields, VERBOSE_ADVICE } from "../dino/config.ts";
-import { boolean, choice, type Field, integer, number, text } from "../dino/field.ts";
-import { nearestName } from "../dino/nearest_name.ts";
+import { boolean, choice, type Field, integer, number, text } from "../dino/config/field.ts";
+import { nearestName } from "../dino/config/nearest_name.ts";
 import { decodeRows } from "./bench/decode.ts";
 import { RECOMPUTATIONS } from "./bench/recomputation.ts";
 import { type BenchSizes, USUAL_SIZES } from "./bench/sizes.ts";

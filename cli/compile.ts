@@ -1,7 +1,7 @@
 // Builds the two binaries: `dino` with V8's turbo flags baked in, `dino-checked` with bounds checks, which lie side by side.
 
 import { join } from "node:path";
-import { integer, text } from "../dino/field.ts";
+import { integer, text } from "../dino/config/field.ts";
 import { lockForBinary } from "./compile_lock.ts";
 import { EXIT_FAILURE, exitStatus } from "./terminal/failure.ts";
 import { parseFlags } from "./terminal/flags.ts";

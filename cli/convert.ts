@@ -1,6 +1,6 @@
 // `dino convert`: weights from any format to any other; runs directly too.
 
-import { boolean, choice, type Field, integer, number } from "../dino/field.ts";
+import { boolean, choice, type Field, integer, number } from "../dino/config/field.ts";
 import { type Conversion, convertWeights, formatOfPath, WEIGHT_FORMATS } from "../models/weights/convert.ts";
 import { openWeights } from "../models/weights/open.ts";
 import { describeReport } from "../models/weights/vit_weights.ts";

@@ -9,7 +9,7 @@ import { ImageEncoder } from "../dino/eval/encoder.ts";
 import { readRaster } from "../dino/eval/image_planes.ts";
 import { normalizeRows } from "../dino/eval/knn.ts";
 import { learnWhitening, whiten } from "../dino/eval/whitening.ts";
-import { boolean, choice, integer, number, text } from "../dino/field.ts";
+import { boolean, choice, integer, number, text } from "../dino/config/field.ts";
 import { checkCropSize } from "./evaluation/crop_size.ts";
 import { runEvaluation } from "./evaluation/run.ts";
 import type { EvaluationCommand, EvaluationContext } from "./evaluation/command.ts";

@@ -1,7 +1,7 @@
 // `dino doctor`: runs the kernels on this machine against a float64 reference and tells how far off they are; runs directly too.
 
 import { deviceFields, VERBOSE_ADVICE } from "../dino/config.ts";
-import { boolean, type Field } from "../dino/field.ts";
+import { boolean, type Field } from "../dino/config/field.ts";
 import type { WebGpu } from "../gpu/mod.ts";
 import type { Backend } from "../models/graph/backend.ts";
 import { checkOperations, type OperationCheck } from "../models/graph/check_operations.ts";

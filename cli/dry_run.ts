@@ -1,13 +1,13 @@
 // --dry-run: what a run would do and take, without a device and without writing anything.
 
-import { checkpointSize } from "../dino/checkpoint.ts";
-import { checkpointTensors } from "../dino/checkpoint_tensors.ts";
+import { checkpointSize } from "../dino/run/checkpoint.ts";
+import { checkpointTensors } from "../dino/run/checkpoint_tensors.ts";
 import type { Config } from "../dino/config.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import { freeBytes } from "../dino/data/disk_space.ts";
-import { fitRecomputation, programsOf, type Room } from "../dino/fit_memory.ts";
-import { whatFits } from "../dino/memory_advice.ts";
-import { recomputations } from "../dino/recomputations.ts";
+import { fitRecomputation, programsOf, type Room } from "../dino/memory/fit.ts";
+import { whatFits } from "../dino/memory/advice.ts";
+import { recomputations } from "../dino/memory/recomputations.ts";
 import {
   type ArenaBytes,
   estimateMemory,
@@ -17,8 +17,8 @@ import {
   programBytes,
   type RunPlan,
   setUpStep,
-} from "../dino/run_plan.ts";
-import { type Share, WHOLE } from "../dino/ranks.ts";
+} from "../dino/run/plan.ts";
+import { type Share, WHOLE } from "../dino/ranks/ranks.ts";
 import type { Program } from "../models/graph/program.ts";
 import { scheduledValues } from "../dino/schedule.ts";
 import {

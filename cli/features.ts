@@ -19,7 +19,7 @@ import {
 } from "../dino/eval/image_planes.ts";
 import type { LinearFeatureOptions } from "../dino/eval/linear_features.ts";
 import { resizeBilinear } from "../dino/eval/resize_bilinear.ts";
-import { boolean, choice, integer, text } from "../dino/field.ts";
+import { boolean, choice, integer, text } from "../dino/config/field.ts";
 import { runEvaluation } from "./evaluation/run.ts";
 import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation/command.ts";
 import { checkCropSize } from "./evaluation/crop_size.ts";

@@ -4,7 +4,7 @@ import { deviceSearch } from "../dino/eval/device_neighbours.ts";
 import { FeatureExtractor } from "../dino/eval/features.ts";
 import { fewLabelsLogistic, fewShotKnn, type FewShotResult, PENALTIES } from "../dino/eval/few_shot.ts";
 import type { LabelledImages } from "../dino/eval/splits.ts";
-import { integer, integers, number, text } from "../dino/field.ts";
+import { integer, integers, number, text } from "../dino/config/field.ts";
 import { checkCropSize } from "./evaluation/crop_size.ts";
 import { runEvaluation } from "./evaluation/run.ts";
 import type { EvaluationCommand } from "./evaluation/command.ts";

@@ -10,7 +10,7 @@ import { Finetuner } from "../dino/eval/finetune.ts";
 import { readFinetuned, writeFinetuned } from "../dino/eval/finetune_checkpoint.ts";
 import { flipAndCrop } from "../dino/eval/probe_crops.ts";
 import { scaleLr } from "../dino/schedule.ts";
-import { integer, number, text } from "../dino/field.ts";
+import { integer, number, text } from "../dino/config/field.ts";
 import { checkCropSize } from "./evaluation/crop_size.ts";
 import { runEvaluation } from "./evaluation/run.ts";
 import type { EvaluationCommand } from "./evaluation/command.ts";

@@ -1,7 +1,7 @@
 // `dino inspect`: what a file of weights holds, and whether it is a published one; runs directly too.
 
 import { basename } from "node:path";
-import { boolean, type Field, integer, number, text } from "../dino/field.ts";
+import { boolean, type Field, integer, number, text } from "../dino/config/field.ts";
 import { openWeights } from "../models/weights/open.ts";
 import { describeLayout } from "../models/weights/published.ts";
 import { tensorStatistics } from "../models/weights/statistics.ts";

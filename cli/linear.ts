@@ -5,7 +5,7 @@ import { FeatureExtractor } from "../dino/eval/features.ts";
 import { scoreLogits } from "../dino/eval/classification.ts";
 import { LinearProbe } from "../dino/eval/linear.ts";
 import { readProbe, writeProbe } from "../dino/eval/linear_checkpoint.ts";
-import { boolean, choice, integer, number, text } from "../dino/field.ts";
+import { boolean, choice, integer, number, text } from "../dino/config/field.ts";
 import { epochPermutation } from "../models/rng.ts";
 import { checkCropSize } from "./evaluation/crop_size.ts";
 import { runEvaluation } from "./evaluation/run.ts";

@@ -1,6 +1,6 @@
 // `dino`: picks a command and loads only that one.
 
-import { nearestName } from "../dino/nearest_name.ts";
+import { nearestName } from "../dino/config/nearest_name.ts";
 import { DECODER_COMMAND } from "./processes/decoder_pool.ts";
 import { EXIT_STATUSES, EXIT_USAGE } from "./terminal/failure.ts";
 import { COMPUTE_COMMAND } from "./processes/launch.ts";

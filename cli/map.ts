@@ -7,7 +7,7 @@ import { readRaster } from "../dino/eval/image_planes.ts";
 import { normalizeRows } from "../dino/eval/knn.ts";
 import { principalComponents } from "../dino/eval/principal_components.ts";
 import { tsneMap } from "../dino/eval/tsne.ts";
-import { integer, number, text } from "../dino/field.ts";
+import { integer, number, text } from "../dino/config/field.ts";
 import { checkCropSize } from "./evaluation/crop_size.ts";
 import { runEvaluation } from "./evaluation/run.ts";
 import type { EvaluationCommand } from "./evaluation/command.ts";

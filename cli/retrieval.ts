@@ -12,7 +12,7 @@ import { readRaster } from "../dino/eval/image_planes.ts";
 import { normalizeRows } from "../dino/eval/knn.ts";
 import { type Protocol, PROTOCOLS, scoreRetrieval } from "../dino/eval/retrieval.ts";
 import { learnWhitening, whiten } from "../dino/eval/whitening.ts";
-import { boolean, choice, integer, integers, number, text } from "../dino/field.ts";
+import { boolean, choice, integer, integers, number, text } from "../dino/config/field.ts";
 import { runEvaluation } from "./evaluation/run.ts";
 import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation/command.ts";
 import { givenArguments } from "./processes/mode.ts";

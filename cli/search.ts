@@ -18,7 +18,7 @@ import {
 import { readRaster } from "../dino/eval/image_planes.ts";
 import { normalizeRows } from "../dino/eval/knn.ts";
 import { loadWeights } from "../dino/load_weights.ts";
-import { integer, number, text } from "../dino/field.ts";
+import { integer, number, text } from "../dino/config/field.ts";
 import { checkCropSize } from "./evaluation/crop_size.ts";
 import { runEvaluation } from "./evaluation/run.ts";
 import type { EvaluationCommand, EvaluationContext, SourceRequest, Values } from "./evaluation/command.ts";

@@ -2,12 +2,12 @@
 
 import { join } from "node:path";
 import { type Config, defaultCommand, defaultConfig, fieldGroups, refusedFlags } from "../dino/config.ts";
-import { checkConfig, configFromJson, fitConfig } from "../dino/config_check.ts";
+import { checkConfig, configFromJson, fitConfig } from "../dino/config/check.ts";
 import { freeBytes } from "../dino/data/disk_space.ts";
-import type { KnnRow } from "../dino/events.ts";
-import { applyPreset, presets } from "../dino/presets.ts";
-import { requireEqualShares } from "../dino/run_plan.ts";
-import { heldMessage, RunFolder } from "../dino/run_folder.ts";
+import type { KnnRow } from "../dino/run/events.ts";
+import { applyPreset, presets } from "../dino/config/presets.ts";
+import { requireEqualShares } from "../dino/run/plan.ts";
+import { heldMessage, RunFolder } from "../dino/run/folder.ts";
 import { refuseAbsentDevice } from "./device/backend.ts";
 import { dryRun } from "./dry_run.ts";
 import {

@@ -11,7 +11,7 @@ import { normalizedPlanes, readRaster } from "../dino/eval/image_planes.ts";
 import { labelsOfMask, OBJECT_PALETTE } from "../dino/eval/object_masks.ts";
 import { resizeFrame } from "../dino/eval/resize_bilinear.ts";
 import { labelPixels, MaskPropagation, upsampleMask } from "../dino/eval/video_segmentation.ts";
-import { boolean, integer, number, text } from "../dino/field.ts";
+import { boolean, integer, number, text } from "../dino/config/field.ts";
 import { runEvaluation } from "./evaluation/run.ts";
 import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation/command.ts";
 import { givenArguments } from "./processes/mode.ts";

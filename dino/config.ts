@@ -2,7 +2,7 @@
 
 import { RESNET_SIZES } from "../models/resnet.ts";
 import { XCIT_SIZES } from "../models/xcit.ts";
-import { boolean, choice, type Field, integer, integers, number, numbers, text } from "./field.ts";
+import { boolean, choice, type Field, integer, integers, number, numbers, text } from "./config/field.ts";
 
 /** An XCiT under the name it is published by: its size and its patches. */
 export type XcitArch = `${keyof typeof XCIT_SIZES}_p${16 | 8}`;

@@ -11,7 +11,7 @@ import type { FittedConfig } from "./config.ts";
 import type { PixelBatch, PixelSource } from "./data/dataset.ts";
 import { MultiCropPlanner } from "./data/multicrop.ts";
 import { DropPath, type ViewGroup } from "./drop_path.ts";
-import { type Share, WHOLE } from "./ranks.ts";
+import { type Share, WHOLE } from "./ranks/ranks.ts";
 import type { CropSource } from "./step.ts";
 
 /** Extremes of a data set, for which room is made once. */

@@ -1,7 +1,7 @@
 // Which images each update sees: a permutation an epoch, cut into batches, a function of seed and epoch alone; and which a rank sees.
 
 import { epochPermutation } from "../models/rng.ts";
-import { type Share, WHOLE } from "./ranks.ts";
+import { type Share, WHOLE } from "./ranks/ranks.ts";
 
 /** What part of an epoch. */
 export interface EpochRange {

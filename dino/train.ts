@@ -3,17 +3,17 @@
 import type { Backend, Executable } from "../models/graph/backend.ts";
 import type { Program } from "../models/graph/program.ts";
 import { batchesOfUpdate, countsAfter } from "./batch_counts.ts";
-import { checkpointSize, RUN_FORMAT, type TrainingState, writeCheckpoint } from "./checkpoint.ts";
-import { checkpointTensors } from "./checkpoint_tensors.ts";
+import { checkpointSize, RUN_FORMAT, type TrainingState, writeCheckpoint } from "./run/checkpoint.ts";
+import { checkpointTensors } from "./run/checkpoint_tensors.ts";
 import type { Config } from "./config.ts";
-import { fitRecomputation } from "./fit_memory.ts";
+import { fitRecomputation } from "./memory/fit.ts";
 import { TrainingKnn } from "./eval/training_knn.ts";
-import type { EndReason, KnnRow, TrainEvent } from "./events.ts";
+import type { EndReason, KnnRow, TrainEvent } from "./run/events.ts";
 import { centerNorm, diagnose } from "./monitor.ts";
-import { withWhatFits } from "./memory_advice.ts";
-import { Ranks } from "./ranks.ts";
-import { heldMessage, RunFolder } from "./run_folder.ts";
-import { planRun, type RunPlan, setUpStep, type StepSetup } from "./run_plan.ts";
+import { withWhatFits } from "./memory/advice.ts";
+import { Ranks } from "./ranks/ranks.ts";
+import { heldMessage, RunFolder } from "./run/folder.ts";
+import { planRun, type RunPlan, setUpStep, type StepSetup } from "./run/plan.ts";
 import {
   beginRun,
   checkResumable,
@@ -23,7 +23,7 @@ import {
   resumeRun,
   type RunStart,
   startTogether,
-} from "./run_start.ts";
+} from "./run/start.ts";
 import { scheduledValues } from "./schedule.ts";
 import { distinctPrograms } from "./step.ts";
 import type { TrainOptions, TrainResult } from "./train_options.ts";

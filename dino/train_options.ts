@@ -3,7 +3,7 @@
 import type { Backend } from "../models/graph/backend.ts";
 import type { Communicator } from "../models/graph/communicator.ts";
 import type { PixelSource } from "./data/dataset.ts";
-import type { EndReason, KnnRow, TrainEvent } from "./events.ts";
+import type { EndReason, KnnRow, TrainEvent } from "./run/events.ts";
 import type { DinoState } from "./state.ts";
 
 /** What training is given besides hyperparameters. */

@@ -6,10 +6,10 @@ import type { PixelSource } from "./data/dataset.ts";
 import { prefetch } from "./data/prefetch.ts";
 import { epochBatches } from "./epoch_batches.ts";
 import { OptimizerSteps } from "./optimizer.ts";
-import type { Ranks } from "./ranks.ts";
-import type { RunPlan, StepSetup } from "./run_plan.ts";
-import type { RunReporter } from "./run_reporter.ts";
-import type { RunStart } from "./run_start.ts";
+import type { Ranks } from "./ranks/ranks.ts";
+import type { RunPlan, StepSetup } from "./run/plan.ts";
+import type { RunReporter } from "./run/reporter.ts";
+import type { RunStart } from "./run/start.ts";
 import { type ScheduledValues, scheduledValues } from "./schedule.ts";
 import { metricsOfRow, RING_ROWS } from "./state.ts";
 

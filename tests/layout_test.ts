@@ -34,7 +34,8 @@ function floorOf(specifier: string): string | undefined {
   return specifier.startsWith(root.href) ? specifier.slice(root.href.length).split("/")[0] : undefined;
 }
 
-const modules = (await Promise.all(["mod.ts", "cli/main.ts", "cli/train.ts", "cli/processes/decoder.ts"].map(graphOf))).flat();
+const modules = (await Promise.all(["mod.ts", "cli/main.ts", "cli/train.ts", "cli/processes/decoder.ts"].map(graphOf)))
+  .flat();
 
 Deno.test("layout: imports go down the house only", () => {
   const wrong = new Set<string>();

@@ -1,6 +1,6 @@
 // What it brings that products compute layer norms, GELUs and row factors as they read their operands, instead of reading results.
 
-import { planRun, setUpStep } from "../../dino/run_plan.ts";
+import { planRun, setUpStep } from "../../dino/run/plan.ts";
 import { arenaBytes, PROLOGUE_USES, type WebGpu } from "../../gpu/mod.ts";
 import { differentiate } from "../../models/graph/autodiff.ts";
 import { linear } from "../../models/graph/ops/matmul.ts";

@@ -3,7 +3,7 @@
 import { defaultConfig } from "../../dino/config.ts";
 import { CropFeed } from "../../dino/crop_feed.ts";
 import { pixelsFromMemory } from "../../dino/data/memory.ts";
-import { planRun } from "../../dino/run_plan.ts";
+import { planRun } from "../../dino/run/plan.ts";
 import { emitCopy } from "../../models/graph/ops/elementwise.ts";
 import { Program } from "../../models/graph/program.ts";
 import { ReferenceBackend } from "../../models/graph/reference.ts";

@@ -6,7 +6,7 @@ import type { Normalization } from "../../models/graph/ops/augment.ts";
 import type { Parameters } from "../../models/vit.ts";
 import type { Preprocessing } from "../../models/weights/preprocessing.ts";
 import type { PixelSource, Split } from "../../dino/data/dataset.ts";
-import type { Field } from "../../dino/field.ts";
+import type { Field } from "../../dino/config/field.ts";
 import type { NetworkName } from "../../dino/load_weights.ts";
 
 /** What --weights said. */

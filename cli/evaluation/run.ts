@@ -7,7 +7,7 @@ import { isImageName } from "../../dino/data/decode.ts";
 import { hasTestHalf } from "../../dino/data/halves.ts";
 import { openPixels } from "../../dino/data/open.ts";
 import { loadSample } from "../../dino/data/sample.ts";
-import { boolean, choice, type Field, text } from "../../dino/field.ts";
+import { boolean, choice, type Field, text } from "../../dino/config/field.ts";
 import { refuseAbsentDevice } from "../device/backend.ts";
 import { DecoderPool } from "../processes/decoder_pool.ts";
 import type { EvaluationCommand, EvaluationOutcome, SourceRequest, Values } from "./command.ts";

@@ -1,10 +1,10 @@
 // Training inside one of several compute processes that mpirun started: joins the others, trains with them, leaves.
 
 import { cpus } from "node:os";
-import { communicate } from "../../dino/collectives.ts";
+import { communicate } from "../../dino/ranks/collectives.ts";
 import type { Config } from "../../dino/config.ts";
-import { flagOf } from "../../dino/field.ts";
-import { LOCAL_FIELDS, Ranks } from "../../dino/ranks.ts";
+import { flagOf } from "../../dino/config/field.ts";
+import { LOCAL_FIELDS, Ranks } from "../../dino/ranks/ranks.ts";
 import type { Communicator } from "../../models/graph/communicator.ts";
 import type { ComputeContext } from "./job_context.ts";
 import { EXIT_FAILURE, failureOf } from "../terminal/failure.ts";

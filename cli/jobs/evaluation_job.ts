@@ -2,7 +2,7 @@
 
 import type { Backend } from "../../models/graph/backend.ts";
 import { IMAGENET_NORMALIZATION } from "../../models/graph/ops/augment.ts";
-import { readTrainingState } from "../../dino/checkpoint.ts";
+import { readTrainingState } from "../../dino/run/checkpoint.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
 import { reopenPixels } from "../../dino/data/open.ts";
 import { uploadBackbone } from "../../dino/eval/backbone.ts";

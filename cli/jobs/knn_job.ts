@@ -1,6 +1,6 @@
 // k-NN inside the compute process: opens weights, pixels and a backend, and tells accuracies.
 
-import { readTrainingState } from "../../dino/checkpoint.ts";
+import { readTrainingState } from "../../dino/run/checkpoint.ts";
 import { reopenPixels } from "../../dino/data/open.ts";
 import { uploadBackbone } from "../../dino/eval/backbone.ts";
 import { KnnEvaluation } from "../../dino/eval/knn_eval.ts";

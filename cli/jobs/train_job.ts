@@ -1,7 +1,7 @@
 // Training inside the compute process: opens a backend and the pixels, trains, tells.
 
 import { reopenPixels } from "../../dino/data/open.ts";
-import { planRun } from "../../dino/run_plan.ts";
+import { planRun } from "../../dino/run/plan.ts";
 import { train } from "../../dino/train.ts";
 import type { Communicator } from "../../models/graph/communicator.ts";
 import { openBackend } from "../device/backend.ts";

@@ -1,7 +1,7 @@
 // Bytes between ranks by MPI: point to point, without ever blocking the thread that hears signals.
 
 import { setImmediate } from "node:timers";
-import type { Transport } from "../../dino/collectives.ts";
+import type { Transport } from "../../dino/ranks/collectives.ts";
 import type { Mpi, Requests } from "./library.ts";
 
 /** Bytes of a message at most: MPI counts in 32 bits. */

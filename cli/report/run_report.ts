@@ -2,8 +2,8 @@
 
 import { join } from "node:path";
 import { type Config, configFields } from "../../dino/config.ts";
-import type { LogRow, StepRow } from "../../dino/events.ts";
-import { flagOf } from "../../dino/field.ts";
+import type { LogRow, StepRow } from "../../dino/run/events.ts";
+import { flagOf } from "../../dino/config/field.ts";
 import { writeTextAtomically } from "../../models/weights/atomic_file.ts";
 import { formatSeconds } from "../terminal/std.ts";
 import { type Chart, renderPage, type ReportPage } from "./page.ts";

@@ -1,7 +1,7 @@
 // The words of a command line as values: every flag comes from a table of fields, none is known here.
 
-import { type Field, flagOf, parseField, wordsOf } from "../../dino/field.ts";
-import { flagFinder } from "../../dino/flags.ts";
+import { type Field, flagOf, parseField, wordsOf } from "../../dino/config/field.ts";
+import { flagFinder } from "../../dino/config/flags.ts";
 
 /** A command's flags, as tables of fields. */
 export interface FlagGroup {

@@ -1,6 +1,6 @@
 // --help, laid out from the tables of fields.
 
-import { boundsOf, type Field, flagOf } from "../../dino/field.ts";
+import { boundsOf, type Field, flagOf } from "../../dino/config/field.ts";
 import type { FlagGroup } from "./flags.ts";
 
 /** What --help says besides the flags. */

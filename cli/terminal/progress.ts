@@ -1,7 +1,7 @@
 // What is shown of a run: a bar on a terminal, plain lines elsewhere, JSON lines when asked, or nearly nothing.
 
 import type { DataEvent } from "../../dino/data/dataset.ts";
-import type { KnnRow, StartEvent, StepEvent } from "../../dino/events.ts";
+import type { KnnRow, StartEvent, StepEvent } from "../../dino/run/events.ts";
 import type { ComputeEvent } from "../processes/messages.ts";
 import { printable, printableLine } from "./printable.ts";
 import { formatBytes, formatSeconds } from "./std.ts";

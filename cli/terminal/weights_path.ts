@@ -1,7 +1,7 @@
 // What a person may name as weights: a file, a Hugging Face folder, or a run, which stands for its latest checkpoint.
 
-import { integer } from "../../dino/field.ts";
-import { RunFolder } from "../../dino/run_folder.ts";
+import { integer } from "../../dino/config/field.ts";
+import { RunFolder } from "../../dino/run/folder.ts";
 import { isWeightsFolder } from "../../models/weights/huggingface.ts";
 import { openWeights } from "../../models/weights/open.ts";
 

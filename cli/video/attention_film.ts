@@ -12,7 +12,7 @@ import {
   overlayMask,
   rangeOf,
 } from "../../dino/eval/overlays.ts";
-import { choice, integer, number, text } from "../../dino/field.ts";
+import { choice, integer, number, text } from "../../dino/config/field.ts";
 import type { Values } from "../evaluation/command.ts";
 import { frameName } from "./film.ts";
 import { encodePng } from "../report/png.ts";

@@ -2,8 +2,8 @@
 
 import type { Backend } from "../../models/graph/backend.ts";
 import type { PixelSource } from "../data/dataset.ts";
-import type { KnnRow, TrainEvent } from "../events.ts";
-import type { RunPlan } from "../run_plan.ts";
+import type { KnnRow, TrainEvent } from "../run/events.ts";
+import type { RunPlan } from "../run/plan.ts";
 import type { DinoState } from "../state.ts";
 import { KnnEvaluation } from "./knn_eval.ts";
 import { evaluationSplit } from "./splits.ts";

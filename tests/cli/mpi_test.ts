@@ -1,6 +1,6 @@
 // Training under mpirun, where there is one; and what is known of a world before any library is opened.
 
-import { readTrainingState } from "../../dino/checkpoint.ts";
+import { readTrainingState } from "../../dino/run/checkpoint.ts";
 import { openMpi } from "../../cli/mpi/library.ts";
 import { MpiTransport } from "../../cli/mpi/transport.ts";
 import type { Mpi } from "../../cli/mpi/library.ts";

@@ -1,11 +1,11 @@
 // The configuration: every field reads from words and JSON, every refusal names the value and the fix.
 
 import { type Config, configFields, defaultConfig, refusedFlags } from "../../dino/config.ts";
-import { architectureOf } from "../../dino/architecture.ts";
-import { checkConfig, configFromJson, fitConfig } from "../../dino/config_check.ts";
-import { checkField, type Field, flagOf, parseField } from "../../dino/field.ts";
-import { allFields, findFlag } from "../../dino/flags.ts";
-import { applyPreset, presets } from "../../dino/presets.ts";
+import { architectureOf } from "../../dino/config/architecture.ts";
+import { checkConfig, configFromJson, fitConfig } from "../../dino/config/check.ts";
+import { checkField, type Field, flagOf, parseField } from "../../dino/config/field.ts";
+import { allFields, findFlag } from "../../dino/config/flags.ts";
+import { applyPreset, presets } from "../../dino/config/presets.ts";
 import { assert, assertEquals, assertThrows } from "../assert.ts";
 
 const facts = { images: 1000, shorterSide: 256 };

@@ -2,7 +2,7 @@
 
 import { defaultConfig } from "../../dino/config.ts";
 import { OptimizerSteps, PARAMETER_GROUP, PARAMETER_GROUPS, parameterGroup } from "../../dino/optimizer.ts";
-import { networkOf } from "../../dino/network_config.ts";
+import { networkOf } from "../../dino/config/networks.ts";
 import { networkShapes } from "../../models/dino_network.ts";
 import { GROUP, GROUP_COLUMNS } from "../../models/graph/ops/optimizer.ts";
 import { assertAlmostEquals, assertEquals, assertThrows } from "../assert.ts";

@@ -4,7 +4,7 @@ import { DropPath } from "../../dino/drop_path.ts";
 import { epochBatches } from "../../dino/epoch_batches.ts";
 import { loadWeights } from "../../dino/load_weights.ts";
 import { centerNorm, diagnose, featureSpread, meanEntropy, uniformEntropy } from "../../dino/monitor.ts";
-import { estimateMemory, largestBatch, planRun } from "../../dino/run_plan.ts";
+import { estimateMemory, largestBatch, planRun } from "../../dino/run/plan.ts";
 import { ReferenceBackend } from "../../models/graph/reference.ts";
 import { droppedBranches } from "../../models/backbone.ts";
 import { vitConfig, vitShapes } from "../../models/vit.ts";

@@ -1,7 +1,7 @@
 // Opens a backend for each of several ranks of this process and runs the same on all of them at a time.
 import type { Backend } from "../../models/graph/backend.ts";
 import type { Communicator } from "../../models/graph/communicator.ts";
-import { ranksInProcess } from "../../dino/in_process.ts";
+import { ranksInProcess } from "../../dino/ranks/in_process.ts";
 import { BACKENDS, openBackendForTests } from "../backends.ts";
 
 /** Runs on `count` ranks with a backend of one thread each; a rank that throws ends the others. */

@@ -4,7 +4,7 @@ import { type Config, defaultConfig } from "../../dino/config.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
 import { pixelsFromMemory } from "../../dino/data/memory.ts";
 import { train, type TrainOptions, type TrainResult } from "../../dino/train.ts";
-import type { TrainEvent } from "../../dino/events.ts";
+import type { TrainEvent } from "../../dino/run/events.ts";
 import { RoundingBackend } from "./rounding_backend.ts";
 import { CounterRandom, STREAM } from "../../models/rng.ts";
 

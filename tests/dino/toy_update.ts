@@ -5,7 +5,7 @@ import type { Recomputation } from "../../models/graph/recompute.ts";
 import type { Config } from "../../dino/config.ts";
 import { initializeState } from "../../dino/initialize.ts";
 import { OptimizerSteps } from "../../dino/optimizer.ts";
-import { planRun, setUpStep } from "../../dino/run_plan.ts";
+import { planRun, setUpStep } from "../../dino/run/plan.ts";
 import { scheduledValues } from "../../dino/schedule.ts";
 import { metricsOfRow } from "../../dino/state.ts";
 import { toyConfig, toyPixels } from "./toy_run.ts";

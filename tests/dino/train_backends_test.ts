@@ -3,7 +3,7 @@
 import type { Backend } from "../../models/graph/backend.ts";
 import { train, type TrainOptions } from "../../dino/train.ts";
 import type { Config } from "../../dino/config.ts";
-import type { StepRow } from "../../dino/events.ts";
+import type { StepRow } from "../../dino/run/events.ts";
 import { assert, assertAlmostEquals, assertEquals } from "../assert.ts";
 import { onEachBackend } from "../backends.ts";
 import { comparableLog, toyConfig, toyPixels, trainToy } from "./toy_run.ts";

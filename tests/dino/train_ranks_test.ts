@@ -3,9 +3,9 @@
 import type { Communicator } from "../../models/graph/communicator.ts";
 import type { Program } from "../../models/graph/program.ts";
 import { rootOf, type Tensor } from "../../models/graph/tensor.ts";
-import { readTrainingState } from "../../dino/checkpoint.ts";
+import { readTrainingState } from "../../dino/run/checkpoint.ts";
 import type { Config } from "../../dino/config.ts";
-import { ranksInProcess } from "../../dino/in_process.ts";
+import { ranksInProcess } from "../../dino/ranks/in_process.ts";
 import { train, type TrainOptions } from "../../dino/train.ts";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
 import { RoundingBackend } from "./rounding_backend.ts";

@@ -1,9 +1,9 @@
 // Training end to end at toy size: resuming, accumulating, stopping, refusing.
 
 import { weightsPath } from "../../cli/terminal/weights_path.ts";
-import { readCheckpointCounts, readTrainingState } from "../../dino/checkpoint.ts";
+import { readCheckpointCounts, readTrainingState } from "../../dino/run/checkpoint.ts";
 import type { Config } from "../../dino/config.ts";
-import { RunFolder, type RunRecord } from "../../dino/run_folder.ts";
+import { RunFolder, type RunRecord } from "../../dino/run/folder.ts";
 import { train } from "../../dino/train.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
 import type { Tensor } from "../../models/graph/tensor.ts";

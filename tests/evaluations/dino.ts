@@ -5,7 +5,7 @@ import { initialParameters } from "../../models/init.ts";
 import { backboneShapes } from "../../models/backbone.ts";
 import { writeSafetensors } from "../../models/weights/safetensors.ts";
 import { VIT_KEY } from "../../models/weights/vit_weights.ts";
-import { readTrainingState } from "../../dino/checkpoint.ts";
+import { readTrainingState } from "../../dino/run/checkpoint.ts";
 import { loadWeights } from "../../dino/load_weights.ts";
 import { weightsPath } from "../../cli/terminal/weights_path.ts";
 

@@ -1,9 +1,9 @@
 // Training with `precision: "f16"`: near f32's losses, in less memory, and stopped where a value overflows f16.
 
-import { planRun, setUpStep } from "../../dino/run_plan.ts";
+import { planRun, setUpStep } from "../../dino/run/plan.ts";
 import { train } from "../../dino/train.ts";
 import type { Config } from "../../dino/config.ts";
-import type { StepRow } from "../../dino/events.ts";
+import type { StepRow } from "../../dino/run/events.ts";
 import { arenaBytes, openWebGpu } from "../../gpu/mod.ts";
 import { ReferenceBackend } from "../../models/graph/reference.ts";
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";

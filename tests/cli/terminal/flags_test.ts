@@ -3,7 +3,7 @@
 import { parseFlags } from "../../../cli/terminal/flags.ts";
 import { helpText } from "../../../cli/terminal/help.ts";
 import { fieldGroups, refusedFlags } from "../../../dino/config.ts";
-import { flagOf } from "../../../dino/field.ts";
+import { flagOf } from "../../../dino/config/field.ts";
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "../../assert.ts";
 
 const parse = (...words: string[]) => parseFlags(words, fieldGroups, refusedFlags);

@@ -1,9 +1,9 @@
 // The tensors of a run that a checkpoint holds, under their published names.
 
-import type { Arena } from "../models/graph/arena.ts";
-import type { Tensor } from "../models/graph/tensor.ts";
+import type { Arena } from "../../models/graph/arena.ts";
+import type { Tensor } from "../../models/graph/tensor.ts";
 import type { CheckpointTensors } from "./checkpoint.ts";
-import type { DinoState } from "./state.ts";
+import type { DinoState } from "../state.ts";
 
 /** Both networks with their batch-norm buffers, the optimizer's moments and the center. */
 export function checkpointTensors(state: DinoState): CheckpointTensors {

@@ -1,9 +1,9 @@
 // Which network a configuration names, and what that network can take.
 
-import { RESNET_SIZES, resnetConfig } from "../models/resnet.ts";
-import { VIT_SIZES } from "../models/vit.ts";
-import { XCIT_SIZES } from "../models/xcit.ts";
-import { type Config, type FittedConfig, modelFields, XCIT_ARCHES, type XcitArch } from "./config.ts";
+import { RESNET_SIZES, resnetConfig } from "../../models/resnet.ts";
+import { VIT_SIZES } from "../../models/vit.ts";
+import { XCIT_SIZES } from "../../models/xcit.ts";
+import { type Config, type FittedConfig, modelFields, XCIT_ARCHES, type XcitArch } from "../config.ts";
 import { flagOf } from "./field.ts";
 
 /** Whether an arch is a ResNet, which has no patches, heads or MLPs to speak of. */

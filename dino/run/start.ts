@@ -1,16 +1,16 @@
 // How a run starts: anew, or from its latest checkpoint.
 
 import { checkCheckpoint, readCheckpoint, readCheckpointCounts, type TrainingState } from "./checkpoint.ts";
-import type { BatchCounts } from "./batch_counts.ts";
+import type { BatchCounts } from "../batch_counts.ts";
 import { checkpointTensors } from "./checkpoint_tensors.ts";
-import { initializeState } from "./initialize.ts";
+import { initializeState } from "../initialize.ts";
 import { type ResumePoint, resumePoint } from "./resume.ts";
-import { RunFolder } from "./run_folder.ts";
-import type { RunPlan } from "./run_plan.ts";
-import type { Ranks } from "./ranks.ts";
-import { RunReporter } from "./run_reporter.ts";
-import type { DinoState } from "./state.ts";
-import type { TrainOptions } from "./train_options.ts";
+import { RunFolder } from "./folder.ts";
+import type { RunPlan } from "./plan.ts";
+import type { Ranks } from "../ranks/ranks.ts";
+import { RunReporter } from "./reporter.ts";
+import type { DinoState } from "../state.ts";
+import type { TrainOptions } from "../train_options.ts";
 
 /** A run about to go on. */
 export interface RunStart {

@@ -1,10 +1,10 @@
 // Whether a checkpoint can be continued with the configuration at hand, and what that does to the schedules.
 
 import type { TrainingState } from "./checkpoint.ts";
-import { type Config, configFields, defaultConfig } from "./config.ts";
-import { flagOf } from "./field.ts";
-import type { RunPlan } from "./run_plan.ts";
-import { type ScheduledValues, scheduledValues } from "./schedule.ts";
+import { type Config, configFields, defaultConfig } from "../config.ts";
+import { flagOf } from "../config/field.ts";
+import type { RunPlan } from "./plan.ts";
+import { type ScheduledValues, scheduledValues } from "../schedule.ts";
 
 /** Fields that change neither a draw nor a sum: another value needs no explanation. */
 const FREE: ReadonlySet<string> = new Set<keyof Config>([

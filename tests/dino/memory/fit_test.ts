@@ -1,15 +1,15 @@
 // Planned bytes are used bytes, and what does not fit is made to fit or refused with what would.
 
-import { fitRecomputation, programsOf } from "../../dino/fit_memory.ts";
-import { recomputations } from "../../dino/recomputations.ts";
-import { estimateMemory, planRun } from "../../dino/run_plan.ts";
-import { train } from "../../dino/train.ts";
-import { WebGpuBackend } from "../../gpu/backend.ts";
-import { OutOfMemoryError } from "../../models/graph/backend.ts";
-import { openWasm, workspaceBytes } from "../../wasm/mod.ts";
-import { withDevice } from "../gpu/open.ts";
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "../assert.ts";
-import { toyConfig, toyPixels } from "./toy_run.ts";
+import { fitRecomputation, programsOf } from "../../../dino/memory/fit.ts";
+import { recomputations } from "../../../dino/memory/recomputations.ts";
+import { estimateMemory, planRun } from "../../../dino/run/plan.ts";
+import { train } from "../../../dino/train.ts";
+import { WebGpuBackend } from "../../../gpu/backend.ts";
+import { OutOfMemoryError } from "../../../models/graph/backend.ts";
+import { openWasm, workspaceBytes } from "../../../wasm/mod.ts";
+import { withDevice } from "../../gpu/open.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "../../assert.ts";
+import { toyConfig, toyPixels } from "../toy_run.ts";
 
 const quiet = { sanitizeOps: false, sanitizeResources: false }; // workers end a moment after their backend is closed
 const config = toyConfig({

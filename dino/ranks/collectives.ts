@@ -1,6 +1,6 @@
 // Collective calls over anything that carries bytes between ranks: sums in one order, the same bits everywhere.
 
-import type { Communicator } from "../models/graph/communicator.ts";
+import type { Communicator } from "../../models/graph/communicator.ts";
 
 /** Carries bytes between ranks. All ranks exchange at the same time, again and again. */
 export interface Transport {

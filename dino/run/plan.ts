@@ -1,21 +1,21 @@
 // What a configuration and a data set amount to: the network, the number of updates, the programs and their memory.
 
-import { planMemory } from "../models/graph/plan.ts";
-import type { Program } from "../models/graph/program.ts";
-import { dropUnreadOutputs } from "../models/graph/autodiff.ts";
-import type { Recomputation } from "../models/graph/recompute.ts";
-import { byteLength } from "../models/graph/tensor.ts";
-import type { NetworkConfig } from "../models/dino_network.ts";
-import type { Config, FittedConfig } from "./config.ts";
-import { checkConfig, fitConfig, type ImageFacts } from "./config_check.ts";
-import { CropFeed, type PixelExtremes, pixelExtremes } from "./crop_feed.ts";
-import { GLOBAL_VIEWS } from "./data/multicrop.ts";
-import type { PixelSource } from "./data/dataset.ts";
-import { networkOf } from "./network_config.ts";
-import { type Share, WHOLE } from "./ranks.ts";
-import { recomputations } from "./recomputations.ts";
-import { DinoState } from "./state.ts";
-import { distinctPrograms, type StepPrograms, stepPrograms } from "./step.ts";
+import { planMemory } from "../../models/graph/plan.ts";
+import type { Program } from "../../models/graph/program.ts";
+import { dropUnreadOutputs } from "../../models/graph/autodiff.ts";
+import type { Recomputation } from "../../models/graph/recompute.ts";
+import { byteLength } from "../../models/graph/tensor.ts";
+import type { NetworkConfig } from "../../models/dino_network.ts";
+import type { Config, FittedConfig } from "../config.ts";
+import { checkConfig, fitConfig, type ImageFacts } from "../config/check.ts";
+import { CropFeed, type PixelExtremes, pixelExtremes } from "../crop_feed.ts";
+import { GLOBAL_VIEWS } from "../data/multicrop.ts";
+import type { PixelSource } from "../data/dataset.ts";
+import { networkOf } from "../config/networks.ts";
+import { type Share, WHOLE } from "../ranks/ranks.ts";
+import { recomputations } from "../memory/recomputations.ts";
+import { DinoState } from "../state.ts";
+import { distinctPrograms, type StepPrograms, stepPrograms } from "../step.ts";
 
 /** A run before it starts. Making one touches no device and writes nothing. */
 export interface RunPlan {

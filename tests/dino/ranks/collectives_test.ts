@@ -1,9 +1,9 @@
 // What ranks do together: sums of one order, gathering, telling, and the end of all when one fails.
 
-import { ALONE, type Communicator } from "../../models/graph/communicator.ts";
-import { ranksInProcess } from "../../dino/in_process.ts";
-import { assert, assertEquals, assertRejects, assertThrows } from "../assert.ts";
-import { noise } from "../models/graph/op_cases.ts";
+import { ALONE, type Communicator } from "../../../models/graph/communicator.ts";
+import { ranksInProcess } from "../../../dino/ranks/in_process.ts";
+import { assert, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
+import { noise } from "../../models/graph/op_cases.ts";
 
 /** Runs the same on every rank at a time. */
 function together<T>(ranks: readonly Communicator[], run: (rank: Communicator) => Promise<T>): Promise<T[]> {

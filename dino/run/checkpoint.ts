@@ -1,8 +1,8 @@
 // Everything a run needs to go on, in one safetensors file: tensors under their published names, the rest as JSON.
 
 import { crc32 } from "node:zlib";
-import type { Backend } from "../models/graph/backend.ts";
-import { byteLength, hostArray, rootOf, type Tensor } from "../models/graph/tensor.ts";
+import type { Backend } from "../../models/graph/backend.ts";
+import { byteLength, hostArray, rootOf, type Tensor } from "../../models/graph/tensor.ts";
 import {
   type ByteSource,
   openFileSource,
@@ -13,15 +13,15 @@ import {
   safetensorsSize,
   type TensorToWrite,
   writeSafetensors,
-} from "../models/weights/safetensors.ts";
-import { isBatchCount } from "../models/weights/network.ts";
-import { toFloat64 } from "../models/weights/tensor_file.ts";
-import { VIT_KEY } from "../models/weights/vit_weights.ts";
-import type { BatchCounts } from "./batch_counts.ts";
-import type { FittedConfig } from "./config.ts";
+} from "../../models/weights/safetensors.ts";
+import { isBatchCount } from "../../models/weights/network.ts";
+import { toFloat64 } from "../../models/weights/tensor_file.ts";
+import { VIT_KEY } from "../../models/weights/vit_weights.ts";
+import type { BatchCounts } from "../batch_counts.ts";
+import type { FittedConfig } from "../config.ts";
 import type { KnnRow } from "./events.ts";
 import type { SavedSums } from "./metrics.ts";
-import { backboneOf } from "./network_config.ts";
+import { backboneOf } from "../config/networks.ts";
 
 /** Version of the layout of a run folder and of the state inside its checkpoints. */
 export const RUN_FORMAT = 1;

@@ -1,13 +1,13 @@
 // The networks that a configuration names.
 
-import type { BackboneConfig } from "../models/backbone.ts";
-import { headConfig } from "../models/dino_head.ts";
-import type { NetworkConfig } from "../models/dino_network.ts";
-import { RESNET_SIZES, resnetConfig } from "../models/resnet.ts";
-import { vitConfig } from "../models/vit.ts";
-import { xcitConfig } from "../models/xcit.ts";
+import type { BackboneConfig } from "../../models/backbone.ts";
+import { headConfig } from "../../models/dino_head.ts";
+import type { NetworkConfig } from "../../models/dino_network.ts";
+import { RESNET_SIZES, resnetConfig } from "../../models/resnet.ts";
+import { vitConfig } from "../../models/vit.ts";
+import { xcitConfig } from "../../models/xcit.ts";
 import { architectureOf, isResnet, isXcit, xcitOf } from "./architecture.ts";
-import type { FittedConfig } from "./config.ts";
+import type { FittedConfig } from "../config.ts";
 
 /** The student's and teacher's architecture. */
 export function networkOf(config: FittedConfig): NetworkConfig {

@@ -1,6 +1,6 @@
 // Named starting points: what each is for, and what it costs and gives where that has been measured.
 
-import type { Config } from "./config.ts";
+import type { Config } from "../config.ts";
 import { nearestName } from "./nearest_name.ts";
 
 /** Values that differ from the defaults, and why one would want them. */

@@ -1,11 +1,11 @@
 // What the ranks of a run settle among themselves before and between updates: that they do the same, from the same values.
 
-import { ALONE, type Communicator } from "../models/graph/communicator.ts";
-import type { Backend } from "../models/graph/backend.ts";
-import { rootOf, type Tensor } from "../models/graph/tensor.ts";
-import { type Config, configFields } from "./config.ts";
-import { flagOf } from "./field.ts";
-import type { TrainingState } from "./checkpoint.ts";
+import { ALONE, type Communicator } from "../../models/graph/communicator.ts";
+import type { Backend } from "../../models/graph/backend.ts";
+import { rootOf, type Tensor } from "../../models/graph/tensor.ts";
+import { type Config, configFields } from "../config.ts";
+import { flagOf } from "../config/field.ts";
+import type { TrainingState } from "../run/checkpoint.ts";
 
 /** Which part of every batch a rank computes. */
 export type Share = Pick<Communicator, "rank" | "size">;

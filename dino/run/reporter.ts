@@ -2,9 +2,9 @@
 
 import type { KnnRow, LogRow, TrainEvent } from "./events.ts";
 import { RunningMean, type SavedSums } from "./metrics.ts";
-import type { RunFolder } from "./run_folder.ts";
-import type { RunPlan } from "./run_plan.ts";
-import type { ScheduledValues } from "./schedule.ts";
+import type { RunFolder } from "./folder.ts";
+import type { RunPlan } from "./plan.ts";
+import type { ScheduledValues } from "../schedule.ts";
 
 const EPOCH_MEANS = ["loss", "entropy", "lr", "weightDecay", "momentum"] as const;
 const WINDOW_MEANS = ["loss", "entropy"] as const;

@@ -1,6 +1,6 @@
 // Ranks inside one process: several backends, such as two GPUs, that train one network together.
 
-import type { Communicator } from "../models/graph/communicator.ts";
+import type { Communicator } from "../../models/graph/communicator.ts";
 import { communicate, type Transport } from "./collectives.ts";
 
 /**
@@ -8,7 +8,7 @@ import { communicate, type Transport } from "./collectives.ts";
  *
  * @example Two backends share each batch of a run; both end with the same weights
  * ```ts
- * import { defaultConfig, loadSample, openWasm, presets, ranksInProcess, train } from "../mod.ts";
+ * import { defaultConfig, loadSample, openWasm, presets, ranksInProcess, train } from "../../mod.ts";
  *
  * const config = { ...defaultConfig(), ...presets.sample.values, depth: 1, steps: 2, knnEvery: 0 };
  * const data = await loadSample("train", 64);

@@ -1,6 +1,6 @@
 // From a name somebody typed to the hyperparameter it means, or to the nearest one there is.
 
-import { commandFields, configFields, refusedFlags } from "./config.ts";
+import { commandFields, configFields, refusedFlags } from "../config.ts";
 import { type Field, flagOf } from "./field.ts";
 import { nearestName } from "./nearest_name.ts";
 

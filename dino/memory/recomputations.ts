@@ -1,6 +1,6 @@
 // What an update may compute again instead of keeping, from nothing to all blocks, each step in less memory and more time.
 
-import type { Recomputation } from "../models/graph/recompute.ts";
+import type { Recomputation } from "../../models/graph/recompute.ts";
 
 /** Choices in the order of their cost; the first keeps everything. */
 export function recomputations({ precision }: { readonly precision?: "f32" | "f16" }): readonly Recomputation[] {

@@ -1,10 +1,10 @@
 // What of a run that a device refused would fit there, found out by trying.
 
-import { type Backend, OutOfMemoryError } from "../models/graph/backend.ts";
-import type { Config } from "./config.ts";
-import { GLOBAL_VIEWS } from "./data/multicrop.ts";
-import { programsOf } from "./fit_memory.ts";
-import type { RunPlan } from "./run_plan.ts";
+import { type Backend, OutOfMemoryError } from "../../models/graph/backend.ts";
+import type { Config } from "../config.ts";
+import { GLOBAL_VIEWS } from "../data/multicrop.ts";
+import { programsOf } from "./fit.ts";
+import type { RunPlan } from "../run/plan.ts";
 
 type Change = Partial<Pick<Config, "recompute" | "accumulate" | "cropChunk" | "precision" | "batchSize">>;
 

@@ -1,10 +1,10 @@
 // A run on disk: what was asked for, the log, and the checkpoints, under one format version.
 
 import { join } from "node:path";
-import { writeTextAtomically } from "../models/weights/atomic_file.ts";
+import { writeTextAtomically } from "../../models/weights/atomic_file.ts";
 import { readTrainingState, RUN_FORMAT } from "./checkpoint.ts";
-import type { Config } from "./config.ts";
-import { configFromJson } from "./config_check.ts";
+import type { Config } from "../config.ts";
+import { configFromJson } from "../config/check.ts";
 import type { LogRow } from "./events.ts";
 
 /** What `config.json` holds. */

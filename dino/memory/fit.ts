@@ -1,12 +1,12 @@
 // The least that an update must compute again to fit where it is to run.
 
-import type { Backend } from "../models/graph/backend.ts";
-import { Program } from "../models/graph/program.ts";
-import { tensor } from "../models/graph/tensor.ts";
-import { searchBytes } from "./eval/device_neighbours.ts";
+import type { Backend } from "../../models/graph/backend.ts";
+import { Program } from "../../models/graph/program.ts";
+import { tensor } from "../../models/graph/tensor.ts";
+import { searchBytes } from "../eval/device_neighbours.ts";
 import { describeRecomputation, recomputations } from "./recomputations.ts";
-import { type RunPlan, setUpStep, type StepPlan } from "./run_plan.ts";
-import { distinctPrograms } from "./step.ts";
+import { type RunPlan, setUpStep, type StepPlan } from "../run/plan.ts";
+import { distinctPrograms } from "../step.ts";
 
 /** A backend, or one that is only planned, that can tell what it has room for. */
 export type Room = Pick<Backend, "name" | "holds">;

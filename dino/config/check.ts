@@ -1,6 +1,6 @@
 // A configuration from JSON, checked value by value, value against value, and against the images it will train on.
 
-import { type Config, configFields, defaultConfig, type FittedConfig, refusedFlags } from "./config.ts";
+import { type Config, configFields, defaultConfig, type FittedConfig, refusedFlags } from "../config.ts";
 import { checkArchitecture, patchOf, sideStep, unusualArchitecture } from "./architecture.ts";
 import { checkField, type Field, flagOf } from "./field.ts";
 import { normalizeFlag } from "./flags.ts";
