@@ -5,6 +5,33 @@
  * A model is a function that writes a {@linkcode Program}; a {@linkcode Backend} compiles it once per shape; running it moves no
  * value back to JavaScript. {@linkcode train} puts a whole run together.
  *
+ * Most needs are met by few of the exports:
+ *
+ * *A network that others trained*
+ * - {@linkcode loadPretrained}: a file or folder of weights as a network that gives features and attention of images
+ * - {@linkcode convertWeights}: between safetensors, PyTorch, Hugging Face, ONNX and npz
+ *
+ * *A device*
+ * - {@linkcode openWebGpu}: a graphics card; {@linkcode describeAdapters} lists them
+ * - {@linkcode openWasm}: the processor, on all its cores
+ *
+ * *Images*
+ * - {@linkcode openPixels}: a folder, list or archive, decoded once into a cache
+ * - {@linkcode pixelsFromMemory}: images that the program has itself; {@linkcode loadSample}: 5000 that come along
+ *
+ * *Training*
+ * - {@linkcode train}: a whole run, with checkpoints and k-NN, that can be stopped and resumed
+ * - {@linkcode defaultConfig}, {@linkcode presets}: its hyperparameters; {@linkcode configFields} says what each does
+ * - {@linkcode loadWeights}: a network of one of its checkpoints; {@linkcode readTrainingState}: how far that is
+ *
+ * *Measuring a network*
+ * - {@linkcode FeatureExtractor}: features of a data set, after {@linkcode uploadBackbone}
+ * - {@linkcode evaluateKnn}, {@linkcode LinearProbe}, {@linkcode Finetuner}: accuracies on labelled images
+ *
+ * *Something new*
+ * - {@linkcode Program}, {@linkcode tensor}, {@linkcode differentiate}: computations of one's own, with gradients
+ * - {@linkcode ReferenceBackend}: what they should give, in float64
+ *
  * The library spawns no process and opens no window. On the CPU it is about twice as fast in a process started with
  * `DENO_V8_FLAGS=--experimental-wasm-revectorize,--no-wasm-bounds-checks`; the backend's `description` says which mode it is in.
  *
