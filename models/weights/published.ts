@@ -59,7 +59,7 @@ export async function describeLayout(file: TensorFile, given: VitReading["config
     sentences.push(sentence);
     if (report) reports.push({ network: full ? role : network.family, report });
     if (name && network.layout === "DINO or timm") {
-      const bare = network.prefix === "" && network.rest.length === 0;
+      const bare = network.prefix === "" && report!.unexpected.length === 0;
       const by = "names and shapes";
       if (bare) published = { file: `${name}_pretrain.pth`, by };
       else if (full) published = { file: `${name}_pretrain_full_checkpoint.pth`, by };
@@ -84,22 +84,24 @@ interface Described {
 }
 
 function describeNetwork(network: NetworkTensors, given: VitReading["config"], role?: string): Described {
-  const count = [...network.tensors].filter(([name]) =>
-    name.startsWith("backbone.") && !/\.running_(mean|var)$/.test(name)
-  )
-    .reduce((sum, [, { shape }]) => sum + elementCount(shape), 0);
   const head = [...network.tensors.keys()].some((name) => name.startsWith("head.")) ? ", with a projection head" : "";
   const names = network.prefix === "" ? network.layout : `${network.layout}, behind "${network.prefix}"`;
-  const end = `${count.toLocaleString("en").replaceAll(",", " ")} parameters${head}; names as in ${names}`;
+  /** Sentence on how many parameters there are: those of the network, if it is known what belongs to it. */
+  const ending = (report?: WeightsReport) => {
+    const isParameter = ([name]: readonly [string, unknown]) =>
+      (report ? report.matched.includes(name) : name.startsWith("backbone.")) && !/\.running_(mean|var)$/.test(name);
+    const count = [...network.tensors].filter(isParameter).reduce((sum, [, { shape }]) => sum + elementCount(shape), 0);
+    return `${count.toLocaleString("en").replaceAll(",", " ")} parameters${head}; names as in ${names}`;
+  };
   const whose = role ? `${role}: ` : "";
   try {
     if (network.family === "resnet") {
       const { sentence, ...rest } = describeResnet(network);
-      return { sentence: `${whose}${sentence}: ${end}`, ...rest };
+      return { sentence: `${whose}${sentence}: ${ending(rest.report)}`, ...rest };
     }
     if (network.family === "xcit") {
       const { sentence, ...rest } = describeXcit(network, given);
-      return { sentence: `${whose}${sentence}: ${end}`, ...rest };
+      return { sentence: `${whose}${sentence}: ${ending(rest.report)}`, ...rest };
     }
     const { config, notices } = inferVit(network, given);
     const report = compareVit(network, config, notices);
@@ -111,12 +113,12 @@ function describeNetwork(network: NetworkTensors, given: VitReading["config"], r
     const trouble = whole ? "" : `; not complete: ${describeReport(report)}`;
     const guessed = notices.length > 0 ? `; ${notices.join("; ")}` : "";
     return {
-      sentence: `${whose}${what}: ${end}${whole ? guessed : trouble}`,
+      sentence: `${whose}${what}: ${ending(report)}${whole ? guessed : trouble}`,
       name: whole && native ? VIT_FILES[`${size[0]}/${config.patchSize}`] : undefined,
       report,
     };
   } catch (error) {
-    return { sentence: `${whose}${(error as Error).message.replace(`${network.file.name}: `, "")}; ${end}` };
+    return { sentence: `${whose}${(error as Error).message.replace(`${network.file.name}: `, "")}; ${ending()}` };
   }
 }
 

@@ -52,6 +52,9 @@ Deno.test("inspect: a ResNet-50 of the release's layout is known, another is not
   const supervised = namesOnly(fifty, "module.", [{ name: "module.fc.weight", dtype: "F32", shape: [1000, 2048] }]);
   assertEquals((await describeLayout(supervised)).published, undefined);
   assertEquals((await describeLayout(namesOnly(resnetConfig(RESNET_SIZES.resnet18)))).published, undefined);
+  const more = await describeLayout(namesOnly(fifty, "", [{ name: "layer4.bias", dtype: "F32", shape: [9] }]));
+  assertEquals(more.published, undefined, "a tensor more is another file");
+  assertStringIncludes(more.sentences[0], " 23 508 032 parameters");
 });
 
 Deno.test("a ResNet is read behind the usual prefixes, with its running statistics and a report", async () => {
