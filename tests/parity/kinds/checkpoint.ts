@@ -48,19 +48,25 @@ function checkLoad(golden: GoldenCase, file: TensorFile, name: string) {
   const { num_heads, ln_eps } = golden.expected.backbone.value as { num_heads: number; ln_eps: number };
   const { config } = inferVit(network, { numHeads: num_heads, layerNormEps: ln_eps });
   const report = compareVit(network, config);
-  const text = (names: string[]) =>
-    names.filter((name) => !name.endsWith(".num_batches_tracked")).map((name) => name.replace(/^backbone\./, "")).sort()
-      .join();
-  const heads = [...network.tensors.keys()].filter((name) => name.startsWith("head."));
-  golden.check(`${name} keys`, text([...network.tensors.keys()]) === text(keys_after_prefix_removal));
+  const text = (names: string[]) => names.map((name) => name.replace(/^backbone\./, "")).sort().join();
+  const found = [...network.tensors.keys(), ...network.counts.keys()];
+  const heads = found.filter((name) => name.startsWith("head."));
+  golden.check(`${name} keys`, text(found) === text(keys_after_prefix_removal));
   golden.check(`${name} missing`, text([...report.missing]) === text(missing_in_file));
   golden.check(`${name} not used`, text(heads) === text(not_used_by_backbone));
   const { img_size, patch_size, in_chans, embed_dim, depth, mlp_ratio, qkv_bias } = golden.expected.backbone
     // deno-lint-ignore no-explicit-any
     .value as any;
-  const found = [config.imageSize, config.patchSize, config.inChannels, config.embedDim, config.depth, config.mlpRatio];
+  const extents = [
+    config.imageSize,
+    config.patchSize,
+    config.inChannels,
+    config.embedDim,
+    config.depth,
+    config.mlpRatio,
+  ];
   const wanted = [img_size, patch_size, in_chans, embed_dim, depth, mlp_ratio];
-  golden.check(`${name} architecture`, found.join() === wanted.join() && config.qkvBias === qkv_bias);
+  golden.check(`${name} architecture`, extents.join() === wanted.join() && config.qkvBias === qkv_bias);
 }
 
 const TORCH_NAMES: Readonly<Record<SafetensorsDType, string>> = {
