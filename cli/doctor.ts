@@ -95,8 +95,9 @@ export async function checkBackend(backend: Backend): Promise<OperationCheck[]> 
     const { movePrologues } = await import("../gpu/mod.ts");
     programs.push(prepared(movePrologues(blockProgram(), "all")));
   }
+  const seen = new Set<string>(); // programs have operations in common
   for (const { program, reference } of programs) {
-    for (const check of await checkOperations(backend, program, reference)) {
+    for (const check of await checkOperations(backend, program, reference, seen)) {
       const before = worst.get(check.kind);
       const checked = check.checked + (before?.checked ?? 0);
       worst.set(check.kind, { ...(before && before.error >= check.error ? before : check), checked });

@@ -23,14 +23,15 @@ export interface OperationCheck {
  * the program, and compares what it writes.
  *
  * @param reference holds the operands of the program's start; the program is run on it as the check proceeds
+ * @param seen what was checked already, in this program or in others, and is not run again
  */
 export async function checkOperations(
   backend: Backend,
   program: Program,
   reference: ReferenceBackend,
+  seen: Set<string> = new Set(),
 ): Promise<OperationCheck[]> {
   dropUnreadOutputs(program);
-  const seen = new Set<string>();
   const results = new Map<OpKind, OperationCheck>();
   for (const op of program.ops) {
     const signature = signatureOf(op);
@@ -129,8 +130,9 @@ async function checkOne(
   await executable.run();
   ruleOf(op).reference(op, (t) => reference.at(t));
   let error = 0, where = "";
-  for (const t of outputsOf(op)) {
-    const got = await backend.read(copies.get(t.id)!), truth = reference.at(t);
+  const written = await Promise.all(outputsOf(op).map((t) => backend.read(copies.get(t.id)!))); // a GPU waits once
+  for (const [n, t] of outputsOf(op).entries()) {
+    const got = written[n], truth = reference.at(t);
     let largest = summands, difference = 0;
     for (let i = 0; i < truth.length; i++) {
       largest = Math.max(largest, Math.abs(truth[i]));
