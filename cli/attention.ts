@@ -20,11 +20,11 @@ import {
   massMasks,
   scoreForeground,
   upsampleNearest,
-} from "../dino/eval/attention.ts";
+} from "../dino/eval/pictures/attention.ts";
 import { ImageEncoder } from "../dino/eval/encoder.ts";
 import { cropToPatches, fitShorterSide, normalizedPlanes, readRaster } from "../dino/eval/image_planes.ts";
-import { labelsOfMask } from "../dino/eval/object_masks.ts";
-import { besideEachOther, headColour, headsFigure, heatMap, overlayMask } from "../dino/eval/overlays.ts";
+import { labelsOfMask } from "../dino/eval/pictures/object_masks.ts";
+import { besideEachOther, headColour, headsFigure, heatMap, overlayMask } from "../dino/eval/pictures/overlays.ts";
 import { boolean, integer, number, text } from "../dino/config/field.ts";
 import { drawFilm, filmFields, type FilmPlan } from "./video/attention_film.ts";
 import { runEvaluation } from "./evaluation/run.ts";

@@ -2,13 +2,13 @@
 
 import { resize } from "../models/image/resample.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
-import { COPY_DETECTION_DEPTH, copydaysBlock, scoreCopies } from "../dino/eval/copy_detection.ts";
-import { describeImage, descriptorWidth } from "../dino/eval/describe.ts";
-import { deviceSearch } from "../dino/eval/device_neighbours.ts";
+import { COPY_DETECTION_DEPTH, copydaysBlock, scoreCopies } from "../dino/eval/retrieval/copy_detection.ts";
+import { describeImage, descriptorWidth } from "../dino/eval/retrieval/describe.ts";
+import { deviceSearch } from "../dino/eval/knn/device_neighbours.ts";
 import { ImageEncoder } from "../dino/eval/encoder.ts";
 import { readRaster } from "../dino/eval/image_planes.ts";
-import { normalizeRows } from "../dino/eval/knn.ts";
-import { learnWhitening, whiten } from "../dino/eval/whitening.ts";
+import { normalizeRows } from "../dino/eval/knn/knn.ts";
+import { learnWhitening, whiten } from "../dino/eval/retrieval/whitening.ts";
 import { boolean, choice, integer, number, text } from "../dino/config/field.ts";
 import { checkCropSize } from "./evaluation/crop_size.ts";
 import { runEvaluation } from "./evaluation/run.ts";

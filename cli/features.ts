@@ -7,7 +7,7 @@ import { writeNpy, writeNpz } from "../models/weights/npy.ts";
 import { resizedTo } from "../models/weights/preprocessing.ts";
 import { writeSafetensors } from "../models/weights/safetensors.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
-import { meanOverScales, RETRIEVAL_SCALES } from "../dino/eval/descriptors.ts";
+import { meanOverScales, RETRIEVAL_SCALES } from "../dino/eval/retrieval/descriptors.ts";
 import { ImageEncoder } from "../dino/eval/encoder.ts";
 import { FeatureExtractor, preparedCrop } from "../dino/eval/features.ts";
 import {
@@ -17,7 +17,7 @@ import {
   preparedRaster,
   readRaster,
 } from "../dino/eval/image_planes.ts";
-import type { LinearFeatureOptions } from "../dino/eval/linear_features.ts";
+import type { LinearFeatureOptions } from "../dino/eval/linear/features.ts";
 import { resizeBilinear } from "../dino/eval/resize_bilinear.ts";
 import { boolean, choice, integer, text } from "../dino/config/field.ts";
 import { runEvaluation } from "./evaluation/run.ts";

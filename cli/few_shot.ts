@@ -1,9 +1,9 @@
 // `dino few_shot`: accuracy from few labels; runs directly too.
 
-import { deviceSearch } from "../dino/eval/device_neighbours.ts";
+import { deviceSearch } from "../dino/eval/knn/device_neighbours.ts";
 import { FeatureExtractor } from "../dino/eval/features.ts";
-import { fewLabelsLogistic, fewShotKnn, type FewShotResult, PENALTIES } from "../dino/eval/few_shot.ts";
-import type { LabelledImages } from "../dino/eval/splits.ts";
+import { fewLabelsLogistic, fewShotKnn, type FewShotResult, PENALTIES } from "../dino/eval/few_shot/few_shot.ts";
+import type { LabelledImages } from "../dino/eval/knn/splits.ts";
 import { integer, integers, number, text } from "../dino/config/field.ts";
 import { checkCropSize } from "./evaluation/crop_size.ts";
 import { runEvaluation } from "./evaluation/run.ts";

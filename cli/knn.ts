@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import { dataFields, deviceFields, evaluationFields, VERBOSE_ADVICE } from "../dino/config.ts";
 import { hasTestHalf } from "../dino/data/halves.ts";
-import type { KnnAccuracy } from "../dino/eval/knn.ts";
+import type { KnnAccuracy } from "../dino/eval/knn/knn.ts";
 import { boolean, choice, type Field, integer, text } from "../dino/config/field.ts";
 import { refuseAbsentDevice } from "./device/backend.ts";
 import { exitStatus } from "./terminal/failure.ts";

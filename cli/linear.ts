@@ -3,8 +3,8 @@
 import { flipAndCrop } from "../dino/eval/probe_crops.ts";
 import { FeatureExtractor } from "../dino/eval/features.ts";
 import { scoreLogits } from "../dino/eval/classification.ts";
-import { LinearProbe } from "../dino/eval/linear.ts";
-import { readProbe, writeProbe } from "../dino/eval/linear_checkpoint.ts";
+import { LinearProbe } from "../dino/eval/linear/linear.ts";
+import { readProbe, writeProbe } from "../dino/eval/linear/checkpoint.ts";
 import { boolean, choice, integer, number, text } from "../dino/config/field.ts";
 import { epochPermutation } from "../models/rng.ts";
 import { checkCropSize } from "./evaluation/crop_size.ts";

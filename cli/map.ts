@@ -2,11 +2,11 @@
 
 import { writeTextAtomically } from "../models/weights/atomic_file.ts";
 import { FeatureExtractor } from "../dino/eval/features.ts";
-import { squareThumbnail } from "../dino/eval/image_index.ts";
+import { squareThumbnail } from "../dino/eval/retrieval/image_index.ts";
 import { readRaster } from "../dino/eval/image_planes.ts";
-import { normalizeRows } from "../dino/eval/knn.ts";
-import { principalComponents } from "../dino/eval/principal_components.ts";
-import { tsneMap } from "../dino/eval/tsne.ts";
+import { normalizeRows } from "../dino/eval/knn/knn.ts";
+import { principalComponents } from "../dino/eval/pictures/principal_components.ts";
+import { tsneMap } from "../dino/eval/pictures/tsne.ts";
 import { integer, number, text } from "../dino/config/field.ts";
 import { checkCropSize } from "./evaluation/crop_size.ts";
 import { runEvaluation } from "./evaluation/run.ts";

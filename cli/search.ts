@@ -3,7 +3,7 @@
 import { writeFileAtomically } from "../models/weights/atomic_file.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import { isImageName } from "../dino/data/decode.ts";
-import { deviceSearch } from "../dino/eval/device_neighbours.ts";
+import { deviceSearch } from "../dino/eval/knn/device_neighbours.ts";
 import { FeatureExtractor } from "../dino/eval/features.ts";
 import {
   contactSheet,
@@ -14,9 +14,9 @@ import {
   THUMBNAIL_SIDE,
   weightsFingerprint,
   writeIndex,
-} from "../dino/eval/image_index.ts";
+} from "../dino/eval/retrieval/image_index.ts";
 import { readRaster } from "../dino/eval/image_planes.ts";
-import { normalizeRows } from "../dino/eval/knn.ts";
+import { normalizeRows } from "../dino/eval/knn/knn.ts";
 import { loadWeights } from "../dino/load_weights.ts";
 import { integer, number, text } from "../dino/config/field.ts";
 import { checkCropSize } from "./evaluation/crop_size.ts";

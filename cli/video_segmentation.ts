@@ -5,12 +5,12 @@ import { IMAGENET_NORMALIZATION, type Normalization } from "../models/graph/ops/
 import { requireVit } from "../models/backbone.ts";
 import { resizeMaskNearest } from "../models/image/host_resize.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
-import { measureFrame, type SequenceMeasure, summarizeSequence } from "../dino/eval/davis.ts";
+import { measureFrame, type SequenceMeasure, summarizeSequence } from "../dino/eval/video/davis.ts";
 import { ImageEncoder } from "../dino/eval/encoder.ts";
 import { normalizedPlanes, readRaster } from "../dino/eval/image_planes.ts";
-import { labelsOfMask, OBJECT_PALETTE } from "../dino/eval/object_masks.ts";
+import { labelsOfMask, OBJECT_PALETTE } from "../dino/eval/pictures/object_masks.ts";
 import { resizeFrame } from "../dino/eval/resize_bilinear.ts";
-import { labelPixels, MaskPropagation, upsampleMask } from "../dino/eval/video_segmentation.ts";
+import { labelPixels, MaskPropagation, upsampleMask } from "../dino/eval/video/video_segmentation.ts";
 import { boolean, integer, number, text } from "../dino/config/field.ts";
 import { runEvaluation } from "./evaluation/run.ts";
 import type { EvaluationCommand, EvaluationContext, Values } from "./evaluation/command.ts";

@@ -13,7 +13,7 @@ import { type Preprocessing, resizedTo, squareOf } from "../models/weights/prepr
 import type { VitReading, WeightsReport } from "../models/weights/vit_weights.ts";
 import { createDecoder, DecodeError } from "./data/decode.ts";
 import type { DecodedImage, Decoder } from "./data/decoder.ts";
-import { type AttentionMaps, attentionMaps } from "./eval/attention.ts";
+import { type AttentionMaps, attentionMaps } from "./eval/pictures/attention.ts";
 import { uploadBackbone, type UploadedBackbone } from "./eval/backbone.ts";
 import { CLS_FEATURES, ImageEncoder } from "./eval/encoder.ts";
 import { resizeFor } from "./eval/features.ts";

@@ -7,7 +7,7 @@ import { checkpointSize, RUN_FORMAT, type TrainingState, writeCheckpoint } from 
 import { checkpointTensors } from "./run/checkpoint_tensors.ts";
 import type { Config } from "./config.ts";
 import { fitRecomputation } from "./memory/fit.ts";
-import { TrainingKnn } from "./eval/training_knn.ts";
+import { TrainingKnn } from "./eval/knn/training_knn.ts";
 import type { EndReason, KnnRow, TrainEvent } from "./run/events.ts";
 import { centerNorm, diagnose } from "./monitor.ts";
 import { withWhatFits } from "./memory/advice.ts";

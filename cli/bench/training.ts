@@ -5,7 +5,7 @@ import { type Config, defaultConfig } from "../../dino/config.ts";
 import { CropFeed } from "../../dino/crop_feed.ts";
 import { pixelsFromMemory } from "../../dino/data/memory.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
-import { openNeighbours } from "../../dino/eval/device_neighbours.ts";
+import { openNeighbours } from "../../dino/eval/knn/device_neighbours.ts";
 import { initializeState } from "../../dino/initialize.ts";
 import { OptimizerSteps } from "../../dino/optimizer.ts";
 import { fitRecomputation } from "../../dino/memory/fit.ts";

@@ -1,7 +1,7 @@
 // What commands that learn from labels have in common: which sources to open, and how they divide into training and test images.
 
 import type { PixelSource } from "../../dino/data/dataset.ts";
-import { type EvaluationSplit, evaluationSplit } from "../../dino/eval/splits.ts";
+import { type EvaluationSplit, evaluationSplit } from "../../dino/eval/knn/splits.ts";
 import type { SourceRequest } from "./command.ts";
 
 /** The data sets behind --data and --val: both halves of --data where it has two, those of the sample where there is none. */

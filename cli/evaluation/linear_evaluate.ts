@@ -2,7 +2,7 @@
 
 import { linearLogits, scoreLogits } from "../../dino/eval/classification.ts";
 import { FeatureExtractor } from "../../dino/eval/features.ts";
-import { type LinearFeatureOptions, linearFeatureWidth } from "../../dino/eval/linear_features.ts";
+import { type LinearFeatureOptions, linearFeatureWidth } from "../../dino/eval/linear/features.ts";
 import { type LinearClassifier, readLinearClassifier } from "../../models/weights/network.ts";
 import { openWeights } from "../../models/weights/open.ts";
 import { checkCropSize } from "./crop_size.ts";

@@ -3,8 +3,8 @@
 import { readTrainingState } from "../../dino/run/checkpoint.ts";
 import { reopenPixels } from "../../dino/data/open.ts";
 import { uploadBackbone } from "../../dino/eval/backbone.ts";
-import { KnnEvaluation } from "../../dino/eval/knn_eval.ts";
-import { evaluationSplit } from "../../dino/eval/splits.ts";
+import { KnnEvaluation } from "../../dino/eval/knn/knn_eval.ts";
+import { evaluationSplit } from "../../dino/eval/knn/splits.ts";
 import { loadWeights } from "../../dino/load_weights.ts";
 import { IMAGENET_NORMALIZATION } from "../../models/graph/ops/augment.ts";
 import { openBackend } from "../device/backend.ts";

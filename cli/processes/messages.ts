@@ -2,7 +2,7 @@
 
 import type { Config } from "../../dino/config.ts";
 import type { PixelLocator } from "../../dino/data/dataset.ts";
-import type { KnnAccuracy } from "../../dino/eval/knn.ts";
+import type { KnnAccuracy } from "../../dino/eval/knn/knn.ts";
 import type { KnnRow, TrainEvent } from "../../dino/run/events.ts";
 import type { PrologueUse } from "../../gpu/mod.ts";
 import type { RecomputationName } from "../bench/recomputation.ts";

@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import type { Raster } from "../../models/image/raster.ts";
-import { type AttentionMaps, massMasks, upsampleNearest } from "../../dino/eval/attention.ts";
+import { type AttentionMaps, massMasks, upsampleNearest } from "../../dino/eval/pictures/attention.ts";
 import {
   besideEachOther,
   headsFigure,
@@ -11,7 +11,7 @@ import {
   overlayHeat,
   overlayMask,
   rangeOf,
-} from "../../dino/eval/overlays.ts";
+} from "../../dino/eval/pictures/overlays.ts";
 import { choice, integer, number, text } from "../../dino/config/field.ts";
 import type { Values } from "../evaluation/command.ts";
 import { frameName } from "./film.ts";

@@ -15,7 +15,7 @@ import {
 } from "../../models/backbone.ts";
 import { xcit } from "../../models/xcit.ts";
 import { finalNorm, type Parameters, patchesFrom, vit } from "../../models/vit.ts";
-import { frozenFeatures, type LinearFeatureOptions, linearFeatures } from "./linear_features.ts";
+import { frozenFeatures, type LinearFeatureOptions, linearFeatures } from "./linear/features.ts";
 
 /** What to compute; what is left out costs nothing. */
 export interface Wanted {

@@ -19,7 +19,7 @@ import { pixelExtremes } from "../crop_feed.ts";
 import { cropCapacity } from "../data/multicrop.ts";
 import type { PixelSource } from "../data/dataset.ts";
 import { prefetch } from "../data/prefetch.ts";
-import { frozenFeatures, type LinearFeatureOptions } from "./linear_features.ts";
+import { frozenFeatures, type LinearFeatureOptions } from "./linear/features.ts";
 
 /** What is extracted, from what, and how. */
 export interface FeatureOptions {

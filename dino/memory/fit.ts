@@ -3,7 +3,7 @@
 import type { Backend } from "../../models/graph/backend.ts";
 import { Program } from "../../models/graph/program.ts";
 import { tensor } from "../../models/graph/tensor.ts";
-import { searchBytes } from "../eval/device_neighbours.ts";
+import { searchBytes } from "../eval/knn/device_neighbours.ts";
 import { describeRecomputation, recomputations } from "./recomputations.ts";
 import { type RunPlan, setUpStep, type StepPlan } from "../run/plan.ts";
 import { distinctPrograms } from "../step.ts";

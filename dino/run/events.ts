@@ -1,6 +1,6 @@
 // What training tells while it runs: plain values, which the command line draws and the log keeps.
 
-import type { KnnAccuracy } from "../eval/knn.ts";
+import type { KnnAccuracy } from "../eval/knn/knn.ts";
 
 /** Why training ended. `finished`: the last epoch; `steps`: the updates asked for; the others speak for themselves. */
 export type EndReason = "finished" | "steps" | "interrupted" | "non-finite";

@@ -13,7 +13,7 @@ import { hasTestHalf } from "../../dino/data/halves.ts";
 import { openPixels } from "../../dino/data/open.ts";
 import { loadSharp } from "../../dino/data/sharp.ts";
 import { uploadBackbone } from "../../dino/eval/backbone.ts";
-import { nearDuplicates } from "../../dino/eval/image_index.ts";
+import { nearDuplicates } from "../../dino/eval/retrieval/image_index.ts";
 import { loadWeights } from "../../dino/load_weights.ts";
 import type { Backend } from "../../models/graph/backend.ts";
 import { IMAGENET_NORMALIZATION } from "../../models/graph/ops/augment.ts";

@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import { encodePalettePng, encodePng } from "../../cli/report/png.ts";
-import { OBJECT_PALETTE } from "../../dino/eval/object_masks.ts";
+import { OBJECT_PALETTE } from "../../dino/eval/pictures/object_masks.ts";
 import { CounterRandom, STREAM } from "../../models/rng.ts";
 import { vitConfig, vitShapes } from "../../models/vit.ts";
 import { writeSafetensors } from "../../models/weights/safetensors.ts";

@@ -3,7 +3,7 @@
 import { basename, join } from "node:path";
 import { encodePalettePng } from "../../cli/report/png.ts";
 import { loadSharp } from "../../dino/data/sharp.ts";
-import { OBJECT_PALETTE } from "../../dino/eval/object_masks.ts";
+import { OBJECT_PALETTE } from "../../dino/eval/pictures/object_masks.ts";
 import { CounterRandom, STREAM } from "../../models/rng.ts";
 
 /** A photographed thing without its surroundings. */

@@ -2,8 +2,8 @@
 
 import { basename, join } from "node:path";
 import { loadSharp } from "../../dino/data/sharp.ts";
-import { OBJECT_PALETTE } from "../../dino/eval/object_masks.ts";
-import { overlayMask } from "../../dino/eval/overlays.ts";
+import { OBJECT_PALETTE } from "../../dino/eval/pictures/object_masks.ts";
+import { overlayMask } from "../../dino/eval/pictures/overlays.ts";
 import { emptyRaster, type Raster } from "../../models/image/raster.ts";
 import { resize } from "../../models/image/resample.ts";
 

@@ -6,9 +6,9 @@
 // JPEGs of Debian's opencv-doc. RUN: a trained run; it is compared with its own untrained network and with colour histograms.
 
 import { basename, join } from "node:path";
-import { averagePrecision } from "../../dino/eval/ranking.ts";
-import { copydaysBlock, scoreCopies } from "../../dino/eval/copy_detection.ts";
-import { normalizeRows, searchNeighbours } from "../../dino/eval/knn.ts";
+import { averagePrecision } from "../../dino/eval/retrieval/ranking.ts";
+import { copydaysBlock, scoreCopies } from "../../dino/eval/retrieval/copy_detection.ts";
+import { normalizeRows, searchNeighbours } from "../../dino/eval/knn/knn.ts";
 import { loadSharp } from "../../dino/data/sharp.ts";
 import { CounterRandom, STREAM } from "../../models/rng.ts";
 import { type Photo, photographs, readPhoto, writeJpeg } from "./compositions.ts";

@@ -1,6 +1,6 @@
 // k-NN as on a graphics card, with everything beyond what is bound at once: a bank in blocks, scores in tiles, long selections.
-import { openNeighbours } from "../../dino/eval/device_neighbours.ts";
-import { searchNeighbours } from "../../dino/eval/knn.ts";
+import { openNeighbours } from "../../dino/eval/knn/device_neighbours.ts";
+import { searchNeighbours } from "../../dino/eval/knn/knn.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { onGpu } from "./open.ts";
 

@@ -1,7 +1,7 @@
 // Features of images of many sizes in batches that do not divide them: the same as one image at a time.
 
-import { KnnEvaluation } from "../../../dino/eval/knn_eval.ts";
-import { evaluationSplit } from "../../../dino/eval/splits.ts";
+import { KnnEvaluation } from "../../../dino/eval/knn/knn_eval.ts";
+import { evaluationSplit } from "../../../dino/eval/knn/splits.ts";
 import { FeatureExtractor } from "../../../dino/eval/features.ts";
 import { openPixels } from "../../../dino/data/open.ts";
 import type { Backend } from "../../../models/graph/backend.ts";

@@ -4,7 +4,7 @@ import { l2Normalize } from "../../../models/graph/ops/norm.ts";
 import { matmul } from "../../../models/graph/ops/matmul.ts";
 import { topK } from "../../../models/graph/ops/neighbours.ts";
 import { Program } from "../../../models/graph/program.ts";
-import { knnAccuracy, knnPredictions, voteKnn } from "../../../dino/eval/knn.ts";
+import { knnAccuracy, knnPredictions, voteKnn } from "../../../dino/eval/knn/knn.ts";
 import type { GoldenCase } from "../golden_case.ts";
 import { input, output, runOnce } from "../run_program.ts";
 

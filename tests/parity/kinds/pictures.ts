@@ -1,10 +1,10 @@
 // Kinds video_seg, davis_metrics and attention_mask.
 import { resizeMaskNearest } from "../../../models/image/host_resize.ts";
 import type { Backend } from "../../../models/graph/backend.ts";
-import { withinWindow } from "../../../dino/eval/affinity.ts";
-import { attentionMaps, massMasks, upsampleNearest } from "../../../dino/eval/attention.ts";
-import { boundaryOf, boundaryRadius, measureFrame } from "../../../dino/eval/davis.ts";
-import { labelPixels, MaskPropagation, upsampleMask } from "../../../dino/eval/video_segmentation.ts";
+import { withinWindow } from "../../../dino/eval/video/affinity.ts";
+import { attentionMaps, massMasks, upsampleNearest } from "../../../dino/eval/pictures/attention.ts";
+import { boundaryOf, boundaryRadius, measureFrame } from "../../../dino/eval/video/davis.ts";
+import { labelPixels, MaskPropagation, upsampleMask } from "../../../dino/eval/video/video_segmentation.ts";
 import type { GoldenCase } from "../golden_case.ts";
 
 export async function videoSeg(golden: GoldenCase, backend: Backend) {
