@@ -125,8 +125,7 @@ async function readStreamLayout(source: ByteSource): Promise<unknown> {
 /** A storage, or a view into one: views become storages of their own at the root's place. */
 function streamStorage(id: unknown, storages: Map<string, StreamStorage>): PytorchStorage {
   const { key, dtype, length, view } = storageId(id, 6);
-  if (!dtype) throw new SyntaxError(`storage "${key}" has no element type`);
-  const elementBytes = ELEMENT_BYTES[dtype];
+  const elementBytes = dtype ? ELEMENT_BYTES[dtype] : 1; // an untyped storage counts its bytes
   let root = storages.get(key);
   if (root && (root.dtype !== dtype || root.bytes !== length * elementBytes)) {
     throw new SyntaxError(`storage "${key}" is described in two ways`);

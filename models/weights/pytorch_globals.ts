@@ -71,7 +71,8 @@ function rebuild(args: readonly unknown[], least: number, most: number, element?
   if (args.length < least || args.length > most || !(reference instanceof StorageReference)) {
     throw new SyntaxError("a tensor without its storage");
   }
-  const dtype = element instanceof ElementType ? element.dtype : reference.storage.dtype;
+  const stated = (element as PickleGlobal | null | undefined)?.value;
+  const dtype = stated instanceof ElementType ? stated.dtype : reference.storage.dtype;
   if (!dtype) throw new SyntaxError("a tensor whose elements have no type");
   return rebuildTensor(reference.storage, dtype, offset, size, strides);
 }

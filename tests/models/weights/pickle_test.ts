@@ -4,6 +4,7 @@ import { PickleTruncated, PickleTuple, unpickle } from "../../../models/weights/
 import { plainGlobals } from "../../../models/weights/plain_globals.ts";
 import { openPytorch } from "../../../models/weights/pytorch.ts";
 import { bytesSource } from "../../../models/weights/safetensors.ts";
+import { toFloat64 } from "../../../models/weights/tensor_file.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "../../assert.ts";
 
 const world = () => ({ globals: new Map(plainGlobals().map((global) => [global.name, global])) });
@@ -44,6 +45,19 @@ Deno.test("pickle: what Python writes at protocols 0 to 5 reads as the same data
       assertThrows(() => unpickle(bytes.subarray(0, cut), world()), PickleTruncated);
     }
   }
+});
+
+// torch.save by PyTorch 2.13, legacy layout: {"a": uint16 [1, 65535], "d": every second of uint16 [5, 6, 7, 8] from the second on}.
+const UINT16 =
+  "gAKKCmz8nEb5IGqoUBkugAJN6QMugAJ9cQAoWBAAAABwcm90b2NvbF92ZXJzaW9ucQFN6QNYDQAAAGxpdHRsZV9lbmRpYW5xAohYCgAAAHR5cGVfc2l6ZXNxA31xBChYBQAAAHNob3J0cQVLAlgDAAAAaW50cQZLBFgEAAAAbG9uZ3EHSwR1dS6AAn1xAChYAQAAAGFxAWN0b3JjaC5fdXRpbHMKX3JlYnVpbGRfdGVuc29yX3YzCnECKChYBwAAAHN0b3JhZ2VxA2N0b3JjaC5zdG9yYWdlClVudHlwZWRTdG9yYWdlCnEEWA4AAAA5Mzk0MjgwMzA2MDQxNnEFWAMAAABjcHVxBksETnRxB1FLAEsChXEISwGFcQmJY2NvbGxlY3Rpb25zCk9yZGVyZWREaWN0CnEKKVJxC2N0b3JjaAp1aW50MTYKcQx0cQ1ScQ5YAQAAAGRxD2gCKChoA2gEWA4AAAA5Mzk0MjgwMzA2MjE3NnEQaAZLCE50cRFRSwFLAoVxEksChXETiWgKKVJxFGgMdHEVUnEWdS6AAl1xAChYDgAAADkzOTQyODAzMDYwNDE2cQFYDgAAADkzOTQyODAzMDYyMTc2cQJlLgQAAAAAAAAAAQD//wgAAAAAAAAABQAGAAcACAA=";
+
+Deno.test("PyTorch: element types without a storage of their own, rebuilt from raw bytes", async () => {
+  const file = await openPytorch(bytesSource(Uint8Array.from(atob(UINT16), (c) => c.charCodeAt(0))));
+  const read = async (name: string) => {
+    const info = file.tensors.get(name)!;
+    return [info.dtype, ...toFloat64(info.dtype, await file.read(info))];
+  };
+  assertEquals([await read("a"), await read("d")], [["U16", 1, 65535], ["U16", 6, 8]]);
 });
 
 Deno.test("pickle: names that are not listed are refused by name, whatever opcode asks", () => {
