@@ -29,11 +29,11 @@ export class RedZones {
   /** Throws {Error} naming the buffer beside which something was written; `end`: where the last thread's scratch ends. */
   check(end: number): void {
     const guard = new Uint8Array(this.memory.buffer, end);
-    if (!guard.every((b) => b === POISON)) throw new Error("wasm: a kernel wrote past the end of its scratch");
+    if (!isFull(guard, POISON)) throw new Error("wasm: a kernel wrote past the end of its scratch");
     for (const [address, { bytes, name }] of this.#watched) {
       const [before, after] = this.#zonesOf(address, bytes);
-      if (!before.every((b) => b === PATTERN)) throw new Error(`wasm: a kernel wrote before ${name}`);
-      if (!after.every((b) => b === PATTERN)) throw new Error(`wasm: a kernel wrote past the end of ${name}`);
+      if (!isFull(before, PATTERN)) throw new Error(`wasm: a kernel wrote before ${name}`);
+      if (!isFull(after, PATTERN)) throw new Error(`wasm: a kernel wrote past the end of ${name}`);
     }
   }
 
@@ -41,4 +41,10 @@ export class RedZones {
     const { memory: { buffer }, zone } = this;
     return [new Uint8Array(buffer, address - zone, zone), new Uint8Array(buffer, address + bytes, zone)];
   }
+}
+
+/** Whether all bytes are that one; `every` takes several times as long. */
+function isFull(bytes: Uint8Array, value: number): boolean {
+  for (let i = 0; i < bytes.length; i++) if (bytes[i] !== value) return false;
+  return true;
 }
