@@ -14,17 +14,7 @@ fn main(
   if (c >= p.count) {
     return;
   }
-  var rows = 0.0;
-  var mean = 0.0;
-  var squares = 0.0;
-  for (var chunk = 0u; chunk < p.chunks; chunk++) {
-    let extra = f32(min(p.rowsPerChunk, p.rows - chunk * p.rowsPerChunk));
-    let delta = parts[2u * chunk * p.count + c] - mean;
-    let both = rows + extra;
-    mean += delta * extra / both;
-    squares += parts[(2u * chunk + 1u) * p.count + c] + delta * delta * rows * extra / both;
-    rows = both;
-  }
-  moments[c] = mean;
-  moments[p.count + c] = squares;
+  let joined = joinedMoments(c);
+  moments[c] = joined.mean;
+  moments[p.count + c] = joined.squares;
 }

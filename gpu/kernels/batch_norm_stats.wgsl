@@ -20,20 +20,11 @@ fn main(
   var mean = runningMean[c];
   var variance = runningVar[c];
   if (p.training != 0u) {
-    var rows = 0.0;
-    var squares = 0.0;
-    mean = 0.0;
-    for (var chunk = 0u; chunk < p.chunks; chunk++) {
-      let extra = f32(min(p.rowsPerChunk, p.rows - chunk * p.rowsPerChunk));
-      let delta = parts[2u * chunk * p.count + c] - mean;
-      let both = rows + extra;
-      mean += delta * extra / both;
-      squares += parts[(2u * chunk + 1u) * p.count + c] + delta * delta * rows * extra / both;
-      rows = both;
-    }
-    variance = squares / rows;
+    let joined = joinedMoments(c);
+    mean = joined.mean;
+    variance = joined.squares / joined.rows;
     runningMean[c] += p.momentum * (mean - runningMean[c]);
-    runningVar[c] += p.momentum * (squares / (rows - 1.0) - runningVar[c]);
+    runningVar[c] += p.momentum * (joined.squares / (joined.rows - 1.0) - runningVar[c]);
   }
   stats[c] = mean;
   stats[p.count + c] = 1.0 / sqrt(variance + p.eps);

@@ -45,6 +45,7 @@ import gradientNorms from "./gradient_norms.wgsl" with { type: "text" };
 import gradientNormsTotal from "./gradient_norms_total.wgsl" with { type: "text" };
 import grid from "./grid.wgsl" with { type: "text" };
 import im2col from "./im2col.wgsl" with { type: "text" };
+import joinedMoments from "./joined_moments.wgsl" with { type: "text" };
 import l2Normalize from "./l2_normalize.wgsl" with { type: "text" };
 import l2NormalizeBackward from "./l2_normalize_backward.wgsl" with { type: "text" };
 import layerNorm from "./layer_norm.wgsl" with { type: "text" };
@@ -123,6 +124,7 @@ const FILES = {
   gradient_norms_total: gradientNormsTotal,
   grid,
   im2col,
+  joined_moments: joinedMoments,
   l2_normalize: l2Normalize,
   l2_normalize_backward: l2NormalizeBackward,
   layer_norm: layerNorm,

@@ -33,7 +33,7 @@ export function lowerBatchNormMoments(l: Lowering, op: OpOf<"batchNormMoments">)
   const { rows, columns } = matrixOf(op.in.x);
   const { partial, chunks, rowsPerChunk } = emitParts(l, op.in.x);
   l.emit(
-    kernel("batch_norm_moments"),
+    kernel("batch_norm_moments", { with: ["joined_moments"] }),
     [partial, l.of(op.out.moments)],
     { u: [columns, rows, chunks, rowsPerChunk] },
     Math.ceil(columns / 256),
@@ -51,7 +51,7 @@ export function lowerBatchNorm(l: Lowering, op: OpOf<"batchNorm">): void {
     ? emitParts(l, op.in.x)
     : { partial: NOTHING, chunks: 0, rowsPerChunk: 0 };
   l.emit(
-    kernel("batch_norm_stats"),
+    kernel("batch_norm_stats", { with: ["joined_moments"] }),
     [partial, l.of(runningMean), l.of(runningVar), l.of(op.out.stats)],
     { u: [columns, rows * ranks, chunks, rowsPerChunk, Number(training)], f: [eps, momentum] },
     Math.ceil(columns / 256),
