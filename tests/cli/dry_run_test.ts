@@ -3,12 +3,13 @@
 import { encodePng } from "../../cli/report/png.ts";
 import { freeBytes } from "../../dino/data/disk_space.ts";
 import { assert, assertEquals } from "../assert.ts";
-import { run, withFolder } from "../ways/process.ts";
+import { inFolder } from "../in_folder.ts";
+import { run } from "../ways/process.ts";
 
 const TRAIN = new URL("../../cli/train.ts", import.meta.url).pathname;
 
 Deno.test("dry run: says what a run takes on the disk, and writes nothing", () =>
-  withFolder(async (folder) => {
+  inFolder(async (folder) => {
     const flags = [
       "run",
       "-A",
@@ -33,7 +34,7 @@ Deno.test("dry run: says what a run takes on the disk, and writes nothing", () =
   }));
 
 Deno.test("dry run: pictures that are not decoded are told, as training tells them", () =>
-  withFolder(async (folder) => {
+  inFolder(async (folder) => {
     for (const name of ["a.png", "b.png"]) {
       await Deno.writeFile(`${folder}/${name}`, encodePng(new Uint8Array(32 * 32 * 3), 32, 32));
     }

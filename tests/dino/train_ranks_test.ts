@@ -8,6 +8,7 @@ import type { Config } from "../../dino/config.ts";
 import { ranksInProcess } from "../../dino/ranks/in_process.ts";
 import { train, type TrainOptions } from "../../dino/train.ts";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
+import { inFolder } from "../in_folder.ts";
 import { RoundingBackend } from "./rounding_backend.ts";
 import { comparableLog, toyConfig, toyPixels, trainToy } from "./toy_run.ts";
 
@@ -31,15 +32,6 @@ function trainTogether(
     const result = await train({ ...config, ...changes }, all);
     return { result, backend, events };
   });
-}
-
-async function inFolder(test: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await test(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
 }
 
 /** Rows of a log but for ends that were resumed from. */

@@ -8,17 +8,9 @@ import { train } from "../../dino/train.ts";
 import type { PixelSource } from "../../dino/data/dataset.ts";
 import type { Tensor } from "../../models/graph/tensor.ts";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../assert.ts";
+import { inFolder } from "../in_folder.ts";
 import { comparableLog, toyConfig, toyPixels, trainToy } from "./toy_run.ts";
 import { RoundingBackend } from "./rounding_backend.ts";
-
-async function inFolder(test: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await test(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 /** Aborts after an update has been reported. */
 function interruptAt(step: number) {

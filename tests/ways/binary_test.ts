@@ -4,7 +4,8 @@ import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
 import { convertWeights } from "../../models/weights/convert.ts";
 import { toyFile } from "../models/weights/toy_vit.ts";
 import { getCompileBase } from "../get_compile_base.ts";
-import { assertTrained, run, TINY_FLAGS, withFolder, writeJpegs } from "./process.ts";
+import { inFolder } from "../in_folder.ts";
+import { assertTrained, run, TINY_FLAGS, writeJpegs } from "./process.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 
@@ -47,7 +48,7 @@ Deno.test({
   name: "binary: trains on the embedded sample on both backends",
   ignore,
   fn: () =>
-    withFolder(async (folder) => {
+    inFolder(async (folder) => {
       for (const backend of hasGpu ? ["wasm", "webgpu"] : ["wasm"]) {
         const { code, out, err } = await alone(folder, [
           ...["train", ...TINY_FLAGS, "--backend", backend, "--out", backend, "--steps", "2"],
@@ -63,7 +64,7 @@ Deno.test({
   name: "binary: decodes a folder of JPEGs, trains on it, evaluates it, and tells its mode",
   ignore,
   fn: () =>
-    withFolder(async (folder) => {
+    inFolder(async (folder) => {
       await writeJpegs(`${folder}/images`, 8);
       for (const mode of [[], ["--checked"]]) {
         const out = `run${mode.length}`;
@@ -94,7 +95,7 @@ Deno.test({
   name: "binary: converts weights, says what a file holds, and refuses what asks for code",
   ignore,
   fn: () =>
-    withFolder(async (folder) => {
+    inFolder(async (folder) => {
       await convertWeights(await toyFile(), `${folder}/weights.pth`, { format: "pytorch" });
       const written = await alone(folder, ["convert", "weights.pth", "weights.onnx", "--num-heads", "3"]);
       assertEquals(written.code, 0, written.err);

@@ -2,13 +2,14 @@
 
 import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
 import { HANG_UP_IS_IGNORED } from "../../cli/processes/signals.ts";
-import { assertTrained, run, TINY_FLAGS, withFolder, writeJpegs } from "./process.ts";
+import { inFolder } from "../in_folder.ts";
+import { assertTrained, run, TINY_FLAGS, writeJpegs } from "./process.ts";
 
 const TRAIN = new URL("../../cli/train.ts", import.meta.url).pathname;
 const deno = (args: readonly string[], cwd?: string) => run(Deno.execPath(), ["run", "-A", ...args], { cwd });
 
 Deno.test("deno run: trains on the embedded sample, resumes, and says in which mode", () =>
-  withFolder(async (folder) => {
+  inFolder(async (folder) => {
     const first = await deno([TRAIN, ...TINY_FLAGS, "--backend", "wasm", "--out", "run", "--steps", "2"], folder);
     assertEquals(first.code, 0, first.err);
     assertStringIncludes(first.out, "computing on wasm: SIMD");
@@ -24,7 +25,7 @@ Deno.test("deno run: trains on the embedded sample, resumes, and says in which m
   }));
 
 Deno.test("deno run: trains on a folder of JPEGs, leaving out and naming what is none", () =>
-  withFolder(async (folder) => {
+  inFolder(async (folder) => {
     await writeJpegs(`${folder}/images`, 8);
     await Deno.writeFile(`${folder}/images/even/zero.jpg`, new Uint8Array(0));
     const { code, err } = await deno(
@@ -39,7 +40,7 @@ Deno.test("deno run: trains on a folder of JPEGs, leaving out and naming what is
   }));
 
 Deno.test("deno run: mistakes end with status 2, one line, and nothing written", () =>
-  withFolder(async (folder) => {
+  inFolder(async (folder) => {
     await Deno.mkdir(`${folder}/empty`);
     await Deno.mkdir(`${folder}/unreadable`);
     await Deno.writeTextFile(`${folder}/unreadable/a.jpg`, "no picture");
@@ -67,7 +68,7 @@ Deno.test({
     "deno run: Ctrl-C, SIGTERM and a closed terminal save, nohup goes on, a killed launcher leaves no trainer behind",
   ignore: Deno.build.os === "windows",
   fn: () =>
-    withFolder(async (folder) => {
+    inFolder(async (folder) => {
       const signals = [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129], ["nohup", 143], ["SIGKILL", 137]] as const;
       for (const [signal, expected] of signals) {
         if (signal === "SIGHUP" && HANG_UP_IS_IGNORED) continue; // these tests run under nohup

@@ -3,7 +3,8 @@
 import { assertEquals, assertStringIncludes } from "../assert.ts";
 import { convertWeights } from "../../models/weights/convert.ts";
 import { toyFile } from "../models/weights/toy_vit.ts";
-import { assertTrained, run, TINY_FLAGS, withFolder, writeJpegs } from "./process.ts";
+import { inFolder } from "../in_folder.ts";
+import { assertTrained, run, TINY_FLAGS, writeJpegs } from "./process.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 
@@ -57,7 +58,7 @@ await backend.close();
 `;
 
 Deno.test("import over HTTP: ten lines load weights, extract features and draw what a head looks at", () =>
-  withFolder(async (folder) => {
+  inFolder(async (folder) => {
     const server = serveRepository();
     try {
       await convertWeights(await toyFile(), `${folder}/weights.pth`, { format: "pytorch" });
@@ -84,7 +85,7 @@ async function firstFile(folder: string): Promise<string> {
 }
 
 Deno.test("import over HTTP: a program elsewhere, with an empty cache, trains an update", () =>
-  withFolder(async (folder) => {
+  inFolder(async (folder) => {
     const server = serveRepository();
     try {
       const host = `127.0.0.1:${server.addr.port}`;

@@ -57,13 +57,3 @@ export async function writeJpegs(folder: string, count: number): Promise<void> {
     await Deno.writeFile(`${folder}/${kind}/${i}.jpg`, jpeg);
   }
 }
-
-/** Gives a temporary folder to a test and removes it. */
-export async function withFolder(test: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir({ prefix: "denodino-way-" });
-  try {
-    await test(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}

@@ -8,6 +8,7 @@ import { toFloat32 } from "../../../models/weights/tensor_file.ts";
 import { readVit } from "../../../models/weights/vit_weights.ts";
 import { vitConfig, vitShapes } from "../../../models/vit.ts";
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "../../assert.ts";
+import { inFolder } from "../../in_folder.ts";
 import { forward, largestDifference, TOY, toyFile, toyImages, toyTensors } from "./toy_vit.ts";
 
 const PATHS = {
@@ -17,15 +18,6 @@ const PATHS = {
   onnx: "a.onnx",
   npz: "a.npz",
 } as const;
-
-async function inFolder(test: (folder: string) => Promise<void>) {
-  const folder = await Deno.makeTempDir();
-  try {
-    await test(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 function zeros(name: string, shape: number[], dtype: "F32" | "I64" = "F32"): TensorToWrite {
   const bytes = shape.reduce((a, b) => a * b, dtype === "F32" ? 4 : 8);
