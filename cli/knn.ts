@@ -137,7 +137,8 @@ async function evaluate(weights: string, flags: KnnFlags, cacheDir: string, prog
     },
   });
   if (code !== 0) return code;
-  if (flags.json) console.log(JSON.stringify({ weights, results }));
+  const skipped = data.skipped.length + (held?.skipped.length ?? 0); // named as they were met
+  if (flags.json) console.log(JSON.stringify({ weights, results, skipped }));
   else {
     for (const { network, split, accuracies } of results) {
       progress.result(`${network}: ${split}`);
