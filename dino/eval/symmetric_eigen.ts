@@ -19,9 +19,12 @@ const MAX_ROUNDS = 60;
  */
 export function symmetricEigen(matrix: Float64Array, n: number): SymmetricEigen {
   if (!matrix.every(Number.isFinite)) throw new RangeError("eigenvectors: the matrix holds NaN or infinite elements");
-  const { diagonal, beside, reflections } = tridiagonalize(matrix, n);
+  // What rounding leaves of a matrix of low rank is no part of it: it would shrink from row to row until squares vanish, and
+  // each round among large eigenvalues would write it anew.
+  const negligible = Number.EPSILON * matrix.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  const { diagonal, beside, reflections } = tridiagonalize(matrix, n, negligible);
   const vectors = basisOf(reflections, n);
-  implicitQl(diagonal, beside, vectors, n);
+  implicitQl(diagonal, beside, vectors, n, negligible);
   const order = Array.from(diagonal.keys()).sort((a, b) => diagonal[b] - diagonal[a]);
   const sorted = new Float64Array(n * n);
   order.forEach((from, to) => sorted.set(vectors.subarray(from * n, (from + 1) * n), to * n));
@@ -36,7 +39,7 @@ interface Reflection {
 }
 
 /** Householder reflections P with PᵀAP tridiagonal. */
-function tridiagonalize(matrix: Float64Array, n: number) {
+function tridiagonalize(matrix: Float64Array, n: number, negligible: number) {
   // A symmetric working copy: rows are then columns, and every loop below runs along rows.
   const a = new Float64Array(n * n);
   for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++) a[i * n + j] = a[j * n + i] = matrix[i * n + j];
@@ -51,8 +54,12 @@ function tridiagonalize(matrix: Float64Array, n: number) {
     const norm = lengthOf(v);
     const alpha = v[0] > 0 ? -norm : norm;
     beside[k] = alpha;
-    if (norm === 0 || m === 1) {
-      if (m === 1) beside[k] = v[0];
+    if (m === 1) {
+      beside[k] = v[0];
+      continue;
+    }
+    if (norm <= negligible) {
+      beside[k] = 0;
       continue;
     }
     v[0] -= alpha;
@@ -106,13 +113,13 @@ function basisOf(reflections: readonly Reflection[], n: number): Float64Array {
 }
 
 /** QL rounds with Wilkinson's shift; rows of `vectors` turn along. */
-function implicitQl(d: Float64Array, e: Float64Array, vectors: Float64Array, n: number): void {
+function implicitQl(d: Float64Array, e: Float64Array, vectors: Float64Array, n: number, negligible: number): void {
   for (let l = 0; l < n; l++) {
     for (let round = 0;; round++) {
       let m = l;
       for (; m < n - 1; m++) {
         const size = Math.abs(d[m]) + Math.abs(d[m + 1]);
-        if (Math.abs(e[m]) <= Number.EPSILON * size) break;
+        if (Math.abs(e[m]) <= Math.max(Number.EPSILON * size, negligible)) break;
       }
       if (m === l) break;
       if (round === MAX_ROUNDS) throw new RangeError(`eigenvectors: no convergence in ${MAX_ROUNDS} rounds`);

@@ -108,6 +108,25 @@ Deno.test("symmetric eigenvectors: orthonormal, descending, and they rebuild the
   assertThrows(() => symmetricEigen(Float64Array.of(NaN), 1), RangeError, "NaN");
 });
 
+Deno.test("symmetric eigenvectors: what rounding leaves of a matrix of low rank does not keep it from converging", () => {
+  for (const [n, rank] of [[63, 4], [70, 4], [99, 4], [101, 2]]) { // fewer images than features
+    const random = new CounterRandom(1, STREAM.evaluation);
+    const a = new Float64Array(n * n);
+    for (let r = 0; r < rank; r++) {
+      const v = Float64Array.from({ length: n }, () => random.uniform(-0.5, 0.5));
+      for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) a[i * n + j] += v[i] * v[j];
+    }
+    const { values, vectors } = symmetricEigen(a, n);
+    assert(values[rank - 1] > 1);
+    for (const value of values.subarray(rank)) assert(Math.abs(value) < 1e-13 * values[0], `${n}, ${rank}: ${value}`);
+    for (let i = 0; i < n; i++) {
+      let back = 0;
+      for (let k = 0; k < n; k++) back += values[k] * vectors[k * n + i] * vectors[k * n + i];
+      assertAlmostEquals(back, a[i * n + i], 1e-13 * values[0]);
+    }
+  }
+});
+
 onEachBackend(
   "whitening of centred features gives unit covariance, and fewer components on request",
   async (backend) => {
