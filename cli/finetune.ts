@@ -70,7 +70,7 @@ export const command: EvaluationCommand<typeof fields> = {
     return Promise.resolve();
   },
   async evaluate(context, flags) {
-    const { backend, backbone, parameters, normalization, sources, signal, progress, notice } = context;
+    const { backend, backbone, parameters, batchCounts, normalization, sources, signal, progress, notice } = context;
     const split = labelledSplit(sources, flags.seed);
     const { train, test } = split;
     const classNames = train.source.classNames;
@@ -104,7 +104,7 @@ export const command: EvaluationCommand<typeof fields> = {
       weights.set(name, await backend.read(parameters(name)) as Float32Array);
     }
     const extremes = pixelExtremes(train.source);
-    const tuner = await Finetuner.create(backend, options, extremes, (name) => weights.get(name)!);
+    const tuner = await Finetuner.create(backend, options, extremes, (name) => weights.get(name)!, batchCounts);
     const { segments } = tuner.parameters;
     const layout = { segments, buffers: tuner.buffers.segments };
     const fingerprint = JSON.stringify([train.source.fingerprint, context.weightsPath, options]);

@@ -126,8 +126,8 @@ function printable(name: string): string {
 function short(x: number): string {
   return Number.isNaN(x)
     ? "-"
-    : x === 0
-    ? "0"
+    : Number.isInteger(x) && Math.abs(x) < 1e8
+    ? String(x)
     : Math.abs(x) >= 1e-3 && Math.abs(x) < 1e5
     ? x.toPrecision(4)
     : x.toExponential(2);

@@ -7,7 +7,7 @@ import type { Parameters } from "../../models/vit.ts";
 import type { Preprocessing } from "../../models/weights/preprocessing.ts";
 import type { PixelSource, Split } from "../../dino/data/dataset.ts";
 import type { Field } from "../../dino/config/field.ts";
-import type { NetworkName } from "../../dino/load_weights.ts";
+import type { LoadedWeights, NetworkName } from "../../dino/load_weights.ts";
 
 /** What --weights said. */
 export interface WeightsFlag {
@@ -78,6 +78,8 @@ export interface EvaluationContext {
   readonly preprocessing?: Preprocessing;
   /** Of the run the weights come from, of their preprocessing, or ImageNet's. */
   readonly normalization: Normalization;
+  /** Batches that running statistics have seen. */
+  readonly batchCounts: LoadedWeights["batchCounts"];
   readonly weightsPath: string;
   /** Which network of a checkpoint they are. */
   readonly network: NetworkName;

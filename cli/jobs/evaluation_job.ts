@@ -69,7 +69,7 @@ export async function runEvaluationJob(job: EvaluationJob, { tell, signal }: Com
 
 function networkOf(backend: Backend, loaded: LoadedWeights) {
   const { parameters } = uploadBackbone(backend, loaded);
-  return { backbone: loaded.backbone, parameters, weightsPath: loaded.path };
+  return { backbone: loaded.backbone, parameters, batchCounts: loaded.batchCounts, weightsPath: loaded.path };
 }
 
 /** What a command has that declared to need none. */

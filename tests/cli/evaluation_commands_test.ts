@@ -61,6 +61,7 @@ async function evaluate(
       backbone: loaded.backbone,
       parameters: uploaded.parameters,
       normalization: IMAGENET_NORMALIZATION,
+      batchCounts: loaded.batchCounts,
       weightsPath: loaded.path,
       network: "teacher",
       sources,

@@ -5,9 +5,12 @@ import {
   openFileSourceIfAny,
   readFloats,
   readSafetensorsHeader,
+  readTensorBytes,
   type TensorToWrite,
   writeSafetensors,
 } from "../../../models/weights/safetensors.ts";
+import { isBatchCount } from "../../../models/weights/network.ts";
+import { toFloat64 } from "../../../models/weights/tensor_file.ts";
 import { VIT_KEY } from "../../../models/weights/vit_weights.ts";
 import type { BackboneConfig } from "../../../models/backbone.ts";
 import type { FinetuneState } from "./finetune.ts";
@@ -62,6 +65,10 @@ export async function writeFinetuned(
       tensors.push({ name: prefix + inside, dtype: "F32", shape, bytes });
     }
   }
+  for (const [name, count] of state.batchCounts) {
+    const bytes = () => new Uint8Array(BigInt64Array.of(BigInt(count)).buffer);
+    tensors.push({ name: `backbone.${name}`, dtype: "I64", shape: [], bytes });
+  }
   const metadata: Record<string, string> = {
     [VIT_KEY]: JSON.stringify(backbone),
     [KEY]: JSON.stringify({ step: state.step, epochs, best, fingerprint }),
@@ -101,12 +108,19 @@ export async function readFinetuned(
       }
       return flat;
     };
+    const batchCounts = new Map<string, number>();
+    for (const record of tensors.values()) { // files of earlier versions have none
+      if (!isBatchCount(record.name)) continue;
+      const [count] = toFloat64(record.dtype, await readTensorBytes(source, record));
+      batchCounts.set(record.name.replace(/^backbone\./, ""), count);
+    }
     const { step, epochs, best } = kept;
     const averaged = tensors.has(`${CURRENT}classifier.weight`);
     const state = {
       parameters: await read(averaged ? CURRENT : ""),
       average: averaged ? await read("") : new Float32Array(),
       buffers: await read("", buffers),
+      batchCounts,
       first: await read("first."),
       second: await read("second."),
       step,

@@ -20,6 +20,7 @@ import {
   pixelBuffer,
   pixelRoom,
 } from "../../../models/graph/ops/augment.ts";
+import { batchesTracked } from "../../../models/graph/ops/batch_norm.ts";
 import { add, emitCopy, emitScaleRows } from "../../../models/graph/ops/elementwise.ts";
 import { linear } from "../../../models/graph/ops/matmul.ts";
 import {
@@ -34,6 +35,7 @@ import { Program } from "../../../models/graph/program.ts";
 import { type Tensor, tensor } from "../../../models/graph/tensor.ts";
 import { type CropParameters, CropPlanner } from "../../../models/image/crop.ts";
 import type { Parameters } from "../../../models/vit.ts";
+import { batchCountName } from "../../../models/weights/network.ts";
 import type { PixelExtremes } from "../../crop_feed.ts";
 import { cropCapacity } from "../../data/multicrop.ts";
 import type { PixelBatch } from "../../data/dataset.ts";
@@ -98,6 +100,8 @@ export interface FinetuneState {
   readonly parameters: Float32Array;
   /** Running statistics of batch norms; empty without them. */
   readonly buffers: Float32Array;
+  /** Batches they have seen, by names such as `bn1.num_batches_tracked`. */
+  readonly batchCounts: ReadonlyMap<string, number>;
   /** AdamW's first moments. */
   readonly first: Float32Array;
   /** AdamW's second moments. */
@@ -131,6 +135,9 @@ export class Finetuner {
   readonly #tables: AugmentTensors[] = [];
   #executable!: Executable;
   #step = 0;
+  #batchCounts: ReadonlyMap<string, number> = new Map();
+  /** What an update adds to them. */
+  #batchesOfUpdate = new Map<string, number>();
 
   private constructor(readonly backend: Backend, readonly options: FilledFinetuneOptions, extremes: PixelExtremes) {
     const { backbone, classes, batch, cropSize, dropPath, seed } = options;
@@ -161,6 +168,7 @@ export class Finetuner {
    * Compiles an update and writes the weights to start from; the classifier starts small and random.
    *
    * @param weights of the backbone, by their published names
+   * @param batchCounts what its running statistics have seen, by names such as `backbone.bn1.num_batches_tracked`
    * @throws {RangeError} if a hyperparameter makes no sense
    */
   static async create(
@@ -168,6 +176,7 @@ export class Finetuner {
     options: FinetuneOptions,
     extremes: PixelExtremes,
     weights: (name: string) => Float32Array,
+    batchCounts: ReadonlyMap<string, number> = new Map(),
   ): Promise<Finetuner> {
     const full: FilledFinetuneOptions = {
       minLr: 1e-6,
@@ -192,7 +201,14 @@ export class Finetuner {
       throw new RangeError(`finetune: averageDecay ${full.averageDecay} is not at least 0 and below 1`);
     }
     const tuner = new Finetuner(backend, full, cropsOnHost(full) ? cropExtremes(full.cropSize) : extremes);
-    tuner.#executable = await backend.compile(tuner.#program());
+    const program = tuner.#program();
+    tuner.#executable = await backend.compile(program);
+    for (const [name, mean] of tuner.buffers.tensors) {
+      if (name.endsWith(".running_mean")) {
+        tuner.#batchesOfUpdate.set(batchCountName(name), batchesTracked(program, mean));
+      }
+    }
+    tuner.#batchCounts = tuner.#counted((name) => batchCounts.get(`backbone.${name}`), 0);
     const head = initialWeights(full.classes, full.backbone.embedDim, full.seed);
     const start = packSegments(tuner.parameters.segments, ({ name }) => {
       return name === CLASSIFIER[0] ? head.weight : name === CLASSIFIER[1] ? head.bias : weights(name);
@@ -249,6 +265,7 @@ export class Finetuner {
     this.#dropPath.write(backend, this.#step, 0);
     await this.#executable.run();
     this.#step++;
+    this.#batchCounts = this.#counted((name) => this.#batchCounts.get(name), 1);
   }
 
   /** Mean loss of the last update's batch. @param n images of it */
@@ -265,6 +282,7 @@ export class Finetuner {
     return {
       parameters: await read(this.parameters),
       buffers: await read(this.buffers),
+      batchCounts: this.#batchCounts,
       first: await read(this.#first),
       second: await read(this.#second),
       average: this.#average ? await read(this.#average) : new Float32Array(),
@@ -273,13 +291,18 @@ export class Finetuner {
   }
 
   /** Puts back what {@linkcode state} gave. */
-  restore({ parameters, buffers, first, second, average, step }: FinetuneState): void {
+  restore({ parameters, buffers, batchCounts, first, second, average, step }: FinetuneState): void {
     this.backend.write(this.parameters.flat, parameters);
     this.#writeBuffers(buffers);
     this.#writeAverage(average);
     this.backend.write(this.#first.flat, first);
     this.backend.write(this.#second.flat, second);
     this.#step = step;
+    this.#batchCounts = batchCounts;
+  }
+
+  #counted(before: (name: string) => number | undefined, updates: number): ReadonlyMap<string, number> {
+    return new Map([...this.#batchesOfUpdate].map(([name, n]) => [name, (before(name) ?? 0) + updates * n]));
   }
 
   /** Frees everything. */

@@ -1,11 +1,12 @@
 import { Finetuner } from "../../../../dino/eval/finetune/finetune.ts";
-import { layerOf } from "../../../../models/backbone.ts";
+import { backboneBufferShapes, backboneShapes, layerOf } from "../../../../models/backbone.ts";
 import { readFinetuned, writeFinetuned } from "../../../../dino/eval/finetune/checkpoint.ts";
 import { loadWeights } from "../../../../dino/load_weights.ts";
 import { pixelExtremes } from "../../../../dino/crop_feed.ts";
 import type { Backend } from "../../../../models/graph/backend.ts";
 import { plainCrop } from "../../../../models/image/crop.ts";
 import { CounterRandom, STREAM } from "../../../../models/rng.ts";
+import { resnetConfig } from "../../../../models/resnet.ts";
 import { vitConfig, vitShapes } from "../../../../models/vit.ts";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "../../../assert.ts";
 import { onEachBackend } from "../../../backends.ts";
@@ -114,6 +115,29 @@ Deno.test("a fine-tuned file is weights for everybody, and goes on only as the s
   await assertRejects(() => readFinetuned(path, layout, "b"), RangeError, "other weights");
   assertEquals(await readFinetuned(`${folder}/none`, layout, "a"), undefined);
   await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("fine-tuning: batches that batch norms see are counted on from the file's, and travel with the run", async () => {
+  const { RoundingBackend } = await import("../../rounding_backend.ts");
+  const backbone = resnetConfig({ block: "basic", layers: [1], basePlanes: 2 });
+  const before = new Map([["backbone.bn1.num_batches_tracked", 5]]);
+  const backend = new RoundingBackend(), ones = (name: string) => new Float32Array(sizeOf.get(name)!).fill(1);
+  const sizeOf = new Map([...backboneShapes(backbone), ...backboneBufferShapes(backbone)]
+    .map(([name, shape]) => [name, shape.reduce((a, b) => a * b, 1)]));
+  const tuner = await Finetuner.create(backend, { ...options, ...quiet, backbone }, pixelExtremes(data), ones, before);
+  await update(tuner);
+  await update(tuner);
+  const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+  const layout = { segments: tuner.parameters.segments, buffers: tuner.buffers.segments };
+  const state = await tuner.state();
+  await writeFinetuned(path, layout, backbone, { state, epochs: 1, best: 0, fingerprint: "a" });
+  assertEquals((await readFinetuned(path, layout, "a"))!.state, state);
+  assertEquals(Object.fromEntries((await loadWeights(path)).batchCounts), {
+    "backbone.bn1.num_batches_tracked": 7,
+    "backbone.layer1.0.bn1.num_batches_tracked": 2,
+    "backbone.layer1.0.bn2.num_batches_tracked": 2,
+  });
+  await Deno.remove(path);
 });
 
 onEachBackend("fine-tuning: where an average is kept it is the network; both travel in the file", async (backend) => {
