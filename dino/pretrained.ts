@@ -163,7 +163,32 @@ function usualPreprocessing(cropSize: number): Preprocessing {
   };
 }
 
-/** A Vision Transformer. */
+/**
+ * A Vision Transformer.
+ *
+ * @example How alike two images are, and what the first patch of one looks at
+ * ```ts
+ * import { encodeSafetensors, headConfig, initialParameters, loadPretrained, openWasm, VisionTransformer, vitConfig, vitShapes } from "../mod.ts";
+ *
+ * // A network nobody has trained; a path such as "dino_deitsmall16_pretrain.pth" stands here otherwise.
+ * const backbone = vitConfig({ embedDim: 64, depth: 1, numHeads: 1, patchSize: 16, imageSize: 32 });
+ * const values = initialParameters({ backbone, head: headConfig({ inDim: 64, outDim: 2 }) }, 0);
+ * const file = await encodeSafetensors(vitShapes(backbone).map(([name, shape]) => ({
+ *   name, dtype: "F32", shape, bytes: () => new Uint8Array(values.get(`backbone.${name}`)!.buffer),
+ * })));
+ *
+ * const backend = await openWasm({ threads: 1 });
+ * const vit = await loadPretrained(file, { backend });
+ * if (!(vit instanceof VisionTransformer)) throw new TypeError("not a Vision Transformer");
+ * const grey = (value: number) => ({ pixels: new Uint8Array(32 * 48 * 3).fill(value), height: 32, width: 48 });
+ * const [a, b] = await vit.features([grey(20), grey(200)]);
+ * const cosine = a.reduce((sum, v, i) => sum + v * b[i], 0) / Math.hypot(...a) / Math.hypot(...b);
+ * const { gridHeight, gridWidth } = await vit.attention(grey(20), { query: 1 });
+ * console.log(Math.abs(cosine) <= 1.0001, gridHeight, gridWidth); // true 2 3
+ * vit.dispose();
+ * await backend.close();
+ * ```
+ */
 export class VisionTransformer extends PretrainedNetwork {
   /** Its architecture. */
   declare readonly config: VitConfig;
