@@ -54,8 +54,8 @@ Deno.test("deno run: mistakes end with status 2, one line, and nothing written",
       [["--batch-size", "5000"], "larger than the data set of 4000 images"],
       [["--dist_url", "env://"], "leave it out"],
     ];
-    await Promise.all(cases.map(async ([flags, message]) => {
-      const { code, out, err } = await deno([TRAIN, ...flags, "--out", `run${flags[0]}`], folder);
+    await Promise.all(cases.map(async ([flags, message], i) => {
+      const { code, out, err } = await deno([TRAIN, ...flags, "--out", `run ${i}`], folder);
       assertEquals(code, 2, `${flags}: ${out}${err}`);
       assertStringIncludes(err, message);
       assert(!/^\s+at /m.test(err), `a stack: ${err}`);
