@@ -1,5 +1,6 @@
 // `dino convert`: weights from any format to any other; runs directly too.
 
+import { pathExists } from "../dino/path_exists.ts";
 import { boolean, choice, type Field, integer, number } from "../dino/config/field.ts";
 import { type Conversion, convertWeights, formatOfPath, WEIGHT_FORMATS } from "../models/weights/convert.ts";
 import { openWeights } from "../models/weights/open.ts";
@@ -54,7 +55,7 @@ async function convertCommand(words: readonly string[]): Promise<number> {
   const flags = { ...defaults, ...given } as ConvertFlags;
   const [from, to] = positional;
   const format = flags.format === "auto" ? formatOfPath(to) : flags.format as Conversion["format"];
-  if (!flags.overwrite && await Deno.stat(to).then(() => true, () => false)) {
+  if (!flags.overwrite && await pathExists(to)) {
     throw new RangeError(`${to}: is there already: choose another path, or --overwrite`);
   }
   const file = await openWeights(await weightsPath(from));

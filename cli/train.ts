@@ -1,5 +1,6 @@
 // `dino train`: trains, from a command line; runs directly too.
 
+import { pathExists } from "../dino/path_exists.ts";
 import { join } from "node:path";
 import { type Config, defaultCommand, defaultConfig, fieldGroups, refusedFlags } from "../dino/config.ts";
 import { checkConfig, configFromJson, fitConfig } from "../dino/config/check.ts";
@@ -134,7 +135,7 @@ async function configure(given: Readonly<Record<string, unknown>>, command: Comm
 
 /** A run remembers where its images were, seen from where it was started. */
 async function refuseMovedImages(flag: "data" | "val", path: string | null, isGiven: boolean): Promise<void> {
-  if (path === null || isGiven || await Deno.stat(path).then(() => true, () => false)) return;
+  if (path === null || isGiven || await pathExists(path)) return;
   throw new RangeError(
     `--resume: the run's images (--${flag} ${path}) are not there, seen from ${Deno.cwd()}: say with --${flag} where they are`,
   );
@@ -180,7 +181,7 @@ async function prepareAndTrain(
   progress: Progress,
   distributed: TrainJob["distributed"],
 ): Promise<number> {
-  const isNew = !await Deno.stat(out).then(() => true, () => false);
+  const isNew = !await pathExists(out);
   const open = async (signal: AbortSignal) => {
     await RunFolder.tryOut(out);
     return await openData(

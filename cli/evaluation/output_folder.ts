@@ -1,5 +1,6 @@
 // A folder of results that appears whole or not at all; files that could not be written are refused early.
 
+import { pathExists } from "../../dino/path_exists.ts";
 import { dirname, resolve } from "node:path";
 
 /** Refuses a folder that holds something already, or could not be made. @throws {RangeError} naming it */
@@ -19,12 +20,10 @@ export async function refuseUsedFolder(out: string): Promise<void> {
 
 /** The folder itself, or the nearest one above that is there. */
 async function nearestFolder(path: string): Promise<string> {
-  for (let at = resolve(path);; at = dirname(at)) if (await exists(at) || dirname(at) === at) return at;
+  for (let at = resolve(path);; at = dirname(at)) if (await pathExists(at) || dirname(at) === at) return at;
 }
 
 const partOf = (out: string) => `${out.replace(/[/\\]+$/, "")}.part`;
-
-const exists = (path: string) => Deno.stat(path).then(() => true, () => false);
 
 /** What keeps `write` from writing, as the user's mistake. */
 async function trying(what: string, write: () => Promise<void>): Promise<void> {
@@ -72,7 +71,7 @@ export async function refuseUnwritableFile(what: string, file: string): Promise<
     throw new RangeError(`${what}: is a folder: name a file`);
   }
   const part = `${file}.part`; // as files are written
-  if (await exists(part)) return;
+  if (await pathExists(part)) return;
   await trying(what, async () => {
     (await Deno.open(part, { write: true, createNew: true })).close();
     await Deno.remove(part);

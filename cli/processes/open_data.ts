@@ -1,5 +1,6 @@
 // Opens images for a compute process: decodes them in other processes, into a cache that it can read.
 
+import { pathExists } from "../../dino/path_exists.ts";
 import { type OpenOptions, openPixels } from "../../dino/data/open.ts";
 import { loadSample } from "../../dino/data/sample.ts";
 import type { DataEvent, PixelSource, Split } from "../../dino/data/dataset.ts";
@@ -51,7 +52,7 @@ export async function openData(
   }
   const processes = choice.numWorkers ?? Math.max(1, Math.min(16, navigator.hardwareConcurrency - 1));
   const decoder = new DecoderPool({ processes, executable: checkedBinary() });
-  const isNew = !await exists(choice.cacheDir);
+  const isNew = !await pathExists(choice.cacheDir);
   const open = (from: string, split: Split, more: Partial<OpenOptions>) =>
     openPixels(from, {
       split,
@@ -80,8 +81,4 @@ export async function openData(
   } finally {
     await decoder.close();
   }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return await Deno.stat(path).then(() => true, () => false);
 }

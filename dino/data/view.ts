@@ -1,5 +1,6 @@
 // A view: which images of the packs make up a data set, in which order; all that a training process has to open.
 
+import { pathExists } from "../path_exists.ts";
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readSync } from "node:fs";
 import { crc32 } from "node:zlib";
@@ -74,8 +75,7 @@ export async function writeView(directory: string, set: PackedImages): Promise<s
     crc = crc32(part, crc);
   }
   const path = `${directory}/${fingerprint}-${hash.digest("hex").slice(0, 8)}.view`;
-  const exists = await Deno.stat(path).then(() => true, () => false);
-  if (!exists) {
+  if (!await pathExists(path)) {
     await Deno.mkdir(directory, { recursive: true });
     await writeFileAtomically(path, async (write) => {
       for (const part of parts) await write(part);

@@ -1,5 +1,6 @@
 // A run on disk: what was asked for, the log, and the checkpoints, under one format version.
 
+import { pathExists } from "../path_exists.ts";
 import { join } from "node:path";
 import { writeTextAtomically } from "../../models/weights/atomic_file.ts";
 import { readTrainingState, RUN_FORMAT } from "./checkpoint.ts";
@@ -65,7 +66,7 @@ export class RunFolder {
       const reason = (error as Error).message.replace(/: \w+ '.*'$/s, ""); // without the probe's name
       throw new RangeError(`--out ${path}: cannot be written (${reason}): choose another folder`);
     }
-    if (!await exists(join(path, LOCK))) return;
+    if (!await pathExists(join(path, LOCK))) return;
     const folder = new RunFolder(path);
     await folder.lock();
     folder.close();
@@ -221,7 +222,7 @@ export class RunFolder {
   /** Checkpoints to go on from, the best first: the latest, then those that stayed, newest first. */
   async resumable(): Promise<string[]> {
     const numbered = (await this.checkpoints()).map(({ path }) => path).reverse();
-    return await exists(this.latestPath) ? [this.latestPath, ...numbered] : numbered;
+    return await pathExists(this.latestPath) ? [this.latestPath, ...numbered] : numbered;
   }
 
   /** Numbered checkpoints, oldest first. */
@@ -278,10 +279,6 @@ async function newestState(checkpoints: readonly string[], complaint: string) {
     ? `no checkpoint can be read either (${damaged[0]})`
     : "there is no checkpoint yet";
   throw new SyntaxError(`${complaint}, and ${alsoNot}: begin again with --overwrite, or choose another folder`);
-}
-
-async function exists(path: string): Promise<boolean> {
-  return await Deno.stat(path).then(() => true, () => false);
 }
 
 async function* names(path: string): AsyncGenerator<string> {

@@ -9,13 +9,13 @@ import {
   multiplyRows,
   probsPitch,
   putProbability,
-  range,
   rowPitch,
   stage,
   storeFour,
   tileType,
   weighRows,
 } from "./attention_tiles.ts";
+import { range } from "./range.ts";
 
 /** dq of the tokens that ask; bindings dy, qkv, lse, delta, dqkv. One workgroup a (image, head, tile of queries). */
 export function attentionQueryGradientKernel(variant: AttentionVariant): Kernel {

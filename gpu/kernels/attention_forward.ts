@@ -9,13 +9,13 @@ import {
   multiplyRows,
   probsPitch,
   putProbability,
-  range,
   rowPitch,
   stage,
   storeFour,
   tileType,
   weighRows,
 } from "./attention_tiles.ts";
+import { range } from "./range.ts";
 
 /**
  * The forward kernel; bindings qkv, y, lse. Sixty-four threads a (image, head, tile of queries), and `together` of them a workgroup:

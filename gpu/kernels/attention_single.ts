@@ -8,13 +8,13 @@ import {
   multiplyRows,
   probsPitch,
   putProbability,
-  range,
   rowPitch,
   stage,
   storeFour,
   tileType,
   weighRows,
 } from "./attention_tiles.ts";
+import { range } from "./range.ts";
 
 /** Tokens that one tile can hold: five rows for each of eight threads. */
 export const MOST_SINGLE = 40;

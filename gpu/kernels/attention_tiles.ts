@@ -1,4 +1,5 @@
 // What the attention kernels share: the division of work, staging of tiles, and the choice of tile heights.
+import { range } from "./range.ts";
 import type { Kernel } from "../shader.ts";
 import { source } from "./sources.ts";
 
@@ -99,11 +100,6 @@ export function rankAttentionTiles(
     }
   }
   return tiles.sort((a, b) => a.cost - b.cost).map(({ tile }) => tile);
-}
-
-/** 0 … n − 1. */
-export function range(n: number): number[] {
-  return Array.from({ length: n }, (_, i) => i);
 }
 
 /** `load4(name)`: four neighbours of a binding from element `at`, of which `left` exist. Scalar where rows are not multiples of 4. */

@@ -1,4 +1,5 @@
 // Writes the WGSL of many small matrix products for software adapters, where every load is a loop over lanes and arithmetic is cheap.
+import { range } from "./range.ts";
 import type { Kernel } from "../shader.ts";
 import { source } from "./sources.ts";
 
@@ -93,8 +94,4 @@ ${
   }
 }
 `;
-}
-
-function range(n: number): number[] {
-  return Array.from({ length: n }, (_, i) => i);
 }

@@ -1,4 +1,5 @@
 // Writes the WGSL of a matrix product for one tile shape: register-tiled, staged k-major, the inner block without a loop.
+import { range } from "./range.ts";
 import type { Prologue } from "../../models/graph/ops/matmul.ts";
 import type { Kernel } from "../shader.ts";
 import { type ProloguePieces, prologuePieces } from "./matmul_prologue.ts";
@@ -201,10 +202,6 @@ const BATCH_INDEX = `  let part = index / perPart;
   aFrom = p.aBase + part / p.heads * p.aImage + part % p.heads * p.aHead;
   bFrom = p.bBase + part / p.heads * p.bImage + part % p.heads * p.bHead;
   cFrom = p.cBase + part / p.heads * p.cImage + part % p.heads * p.cHead;`;
-
-function range(n: number): number[] {
-  return Array.from({ length: n }, (_, i) => i);
-}
 
 /** How a thread brings its share of one operand from memory into the staged, k-major tile. */
 function stager(

@@ -9,6 +9,7 @@
 // not find it.
 // Without --python, or where it lacks torch, only our own figures are printed. --minutes is what each side may take.
 import { parseArgs } from "node:util";
+import { median } from "./alternate.ts";
 
 const { values } = parseArgs({
   options: {
@@ -74,19 +75,8 @@ for (let round = 0; round < Number(values.rounds); round++) {
   const adapter = values.adapter ? ["--adapter", values.adapter] : [], minutes = Number(values.minutes);
   ours.push(
     await rowsOf(Deno.execPath(), [
-      ...[
-        "run",
-        "-A",
-        "cli/bench.ts",
-        "all",
-        "--backend",
-        "webgpu",
-        "--json",
-        "--seconds",
-        values.quick ? "0.01" : "1",
-        "--minutes",
-        String(minutes),
-      ],
+      ...["run", "-A", "cli/bench.ts", "all", "--backend", "webgpu", "--json"],
+      ...["--seconds", values.quick ? "0.01" : "1", "--minutes", String(minutes)],
       ...adapter,
       ...quick,
     ], minutes + 1),
@@ -101,7 +91,6 @@ for (let round = 0; round < Number(values.rounds); round++) {
     console.error(`without PyTorch: ${(error as Error).message}`);
   }
 }
-const median = (numbers: readonly number[]) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
 const shown = (value: number | undefined, digits = 2) => value === undefined ? "" : value.toFixed(digits);
 const missed: string[] = [];
 for (const { name, shape, note } of ours[0].filter(({ name }) => name === "device" || name === "tuned")) {
