@@ -288,4 +288,3 @@ export * from "./rows";
 export * from "./columns";
 export * from "./norm_rows";
 export * from "./update_rows";
-export * from "./micro";
