@@ -57,7 +57,8 @@ const GELU_BACKWARD: u32 = 3;
 /**
  * Arguments: a, row stride of a in bytes, mode of a, b or its panels, c, m, n, k, rows a chunk, columns a chunk, bias (or 0),
  * residual (or 0), accumulate, epilogue, pre (or 0), rowScale (or 0), rowsPerScale, mode of b, row stride of b in bytes,
- * depth of a block of k, columns a group (all of a chunk unless the tile is to be narrower), whether all of k is packed at once.
+ * depth of a block of k, columns a group (all of a chunk unless the tile is to be narrower), whether all of k is packed at once,
+ * how many row chunks are that large, rows of those after them.
  * Scratch: four panels, a packed (if it is packed here), a tile (unless blocks go straight to c).
  */
 export function matmul(step: usize, chunk: u32): void {
@@ -66,8 +67,10 @@ export function matmul(step: usize, chunk: u32): void {
   const rowsPerChunk = word(step, 8), columnsPerChunk = word(step, 9), epilogue = word(step, 13);
   const blockDepth = word(step, 19), group = word(step, 20), whole = word(step, 21), tileWidth: usize = tileRows << 2;
   const columnChunks = ceilDiv(n, columnsPerChunk), rowChunk = chunk / columnChunks;
-  const row = rowChunk * rowsPerChunk, firstColumn = (chunk - rowChunk * columnChunks) * columnsPerChunk;
-  const rows = min(rowsPerChunk, m - row), lastColumn = min(firstColumn + columnsPerChunk, n);
+  const largeChunks = word(step, 22), smallRows = word(step, 23), large = rowChunk < largeChunks;
+  const row = large ? rowChunk * rowsPerChunk : largeChunks * rowsPerChunk + (rowChunk - largeChunks) * smallRows;
+  const firstColumn = (chunk - rowChunk * columnChunks) * columnsPerChunk;
+  const rows = min(large ? rowsPerChunk : smallRows, m - row), lastColumn = min(firstColumn + columnsPerChunk, n);
   const cStride: usize = n << 2;
 
   const own = scratch, packed = own + <usize>blockDepth * (PANELS_AT_ONCE * tileColumns << 2);

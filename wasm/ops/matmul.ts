@@ -21,6 +21,8 @@ const PACK = 18, READ = 2, CHUNK = 60000;
 const PACK_OWN = 8;
 /** Rows of a chunk that computes whole rows of c: packed, they stay in L2 while all of b passes by. */
 const WHOLE_ROWS = [60, 48, 36, 24];
+/** Rows of the last of them, whole tiles of most shapes: whoever is done first then waits for less. */
+const END_ROWS = 12;
 /** Most elements such a chunk packs. */
 const WHOLE = 98304;
 
@@ -103,6 +105,8 @@ function matmul(op: MatmulOp, to: Lowering): void {
   const wholeRows = readA === ReadA.packRows && readB === ReadB.panels ? cutRows(to.threads, extents) : undefined;
   const whole = wholeRows !== undefined && wholeRows.time < time + (shared ? PACK * m * k / to.threads : 0);
   if (whole) ({ rows, columns } = wholeRows);
+  const largeChunks = whole ? largeRowChunks(to.threads, m, rows) : Math.ceil(m / rows);
+  const smallChunks = Math.ceil(Math.max(0, m - largeChunks * rows) / END_ROWS);
   const group = tiled ? groupColumns(rows, columns) : columns;
   let aAddress = to.at(a), bAddress = to.at(b);
   let chunksOfA = 0, chunksOfB = 0;
@@ -134,7 +138,7 @@ function matmul(op: MatmulOp, to: Lowering): void {
   const packed = readA === ReadA.packRows || readA === ReadA.packColumns ? rows * (whole ? k : depth) : 0;
   const tile = tiled ? rows * (group + 2 * PANEL) : 0;
   to.scratch(4 * (PANELS_AT_ONCE * PANEL * depth + packed + tile));
-  to.step(Code.matmul, Math.ceil(m / rows) * Math.ceil(n / columns), [
+  to.step(Code.matmul, (largeChunks + smallChunks) * Math.ceil(n / columns), [
     aAddress,
     aRow,
     readA,
@@ -157,6 +161,8 @@ function matmul(op: MatmulOp, to: Lowering): void {
     depth,
     group,
     flag(whole),
+    largeChunks,
+    END_ROWS,
   ]);
 }
 
@@ -206,17 +212,23 @@ function cutProduct(
 /** Chunks of whole rows of c: undefined where not even the fewest rows stay in L2. */
 function cutRows(threads: number, { m, n, k }: { m: number; n: number; k: number }): Cut | undefined {
   const columns = Math.ceil(n / PANEL) * PANEL;
+  // All of b passes by once a chunk.
+  const timeOf = (rows: number, chunkRows: number) =>
+    rows * (k * (columns + PACK_OWN) + (k * columns + CHUNK) / chunkRows);
   let best: Cut | undefined;
   for (const rows of WHOLE_ROWS) {
     if (rows * k > WHOLE) continue;
-    const chunks = Math.floor(m / rows), rest = m - chunks * rows;
-    const rounds = Math.ceil(chunks / threads);
-    // The last chunk, of fewer rows, goes to whoever is done first.
-    const longest = rounds * rows + (chunks % threads === 0 ? rest : Math.max(0, rest - rows));
-    const time = longest * (k * (columns + PACK_OWN) + k * columns / rows + CHUNK / rows);
+    const large = largeRowChunks(threads, m, rows) * rows;
+    const wait = threads > 1 ? timeOf(END_ROWS, END_ROWS) / 2 : 0;
+    const time = (timeOf(large, rows) + timeOf(m - large, END_ROWS)) / threads + wait;
     if (!best || time < best.time) best = { rows, columns, time };
   }
   return best;
+}
+
+/** Chunks of so many rows before those of {@link END_ROWS}, which are work for all other threads while one is at its last large one. */
+function largeRowChunks(threads: number, m: number, rows: number): number {
+  return Math.max(0, threads > 1 ? Math.floor(m / rows) - (threads - 1) : Math.ceil(m / rows));
 }
 
 /** Columns that a chunk finishes at a time, so that its tile stays in L2. */
