@@ -1,4 +1,5 @@
 // The kernels: built from their sources, right in both of V8's modes, the same for any tile and number of threads.
+import binaryen from "npm:assemblyscript@0.28.20/binaryen";
 import { buildKernels } from "../../wasm/build.ts";
 import kernels from "../../wasm/kernels.b64" with { type: "text" };
 import { openWasm } from "../../wasm/mod.ts";
@@ -91,6 +92,39 @@ Deno.test({
     // The name of an exported function is its number.
     assertEquals(HOT.filter((name) => !widened.has((exports[name] as CallableFunction).name)), []);
   },
+});
+
+/** How many multiply-adds an expression has, and how many of them are operands of another. */
+function multiplyAdds(expression: string): { all: number; nested: number } {
+  const open: boolean[] = [];
+  let all = 0, nested = 0;
+  for (const [token, head] of expression.matchAll(/\(\s*([\w.]+)?|\)/g)) {
+    if (token === ")") open.pop();
+    else {
+      const one = head === "f32x4.relaxed_madd";
+      if (one) {
+        all++;
+        if (open.includes(true)) nested++;
+      }
+      open.push(one);
+    }
+  }
+  return { all, nested };
+}
+
+Deno.test("multiply-adds of the micro-kernels stay where they were written", () => {
+  // Moved into one another they need more registers than there are, at a third of the speed; see wasm/build.ts.
+  const module = binaryen.readBinary(Uint8Array.fromBase64(kernels));
+  for (const { rows, columns } of TILE_SHAPES) {
+    for (const layout of ["tile", "rows", "cols"]) {
+      const name = `${layout}${rows}x${columns}`;
+      const body =
+        binaryen.getFunctionInfo(module.getFunction(binaryen.getExportInfo(module.getExport(name)).value)).body;
+      const { all, nested } = multiplyAdds(binaryen.emitText(body));
+      assertEquals([all, nested], [9 * rows * columns / 4, 0], name); // four steps before the loop, four in it, one behind
+    }
+  }
+  module.dispose();
 });
 
 Deno.test({
