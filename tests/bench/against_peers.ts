@@ -2,6 +2,7 @@
 // deno run -A tests/bench/against_peers.ts [--rounds 3] [--threads 1,2] [--only gemm,features] [--peers onnxruntime-node,…]
 // Peers come from npm, pinned, into a temporary folder (--keep DIR: into that one, to be used again).
 import { parseArgs } from "node:util";
+import { TURBO_FLAGS } from "../../cli/processes/mode.ts";
 import { vitConfig, vitShapes } from "../../models/vit.ts";
 import { writeSafetensors } from "../../models/weights/safetensors.ts";
 import { OnnxGraph } from "../../models/weights/onnx_graph.ts";
@@ -29,7 +30,7 @@ const PRODUCTS = new Map([
   ["1576x1536x384", "[8·197, 384]×[384, 1536]"],
 ]);
 /** Peers compiled to WebAssembly are measured as V8 comes, and with the flags this project's computing process has. */
-const FLAGS = { "DENO_V8_FLAGS": "--experimental-wasm-revectorize,--no-wasm-bounds-checks" };
+const FLAGS = { DENO_V8_FLAGS: TURBO_FLAGS };
 
 interface Contender {
   readonly peer: string;
