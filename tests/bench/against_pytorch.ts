@@ -1,15 +1,17 @@
-// This project beside PyTorch on the same cores, in turn (A B A B …), as ratios of medians.
-// deno run -A tests/bench/against_pytorch.ts [--python VENV/bin/python] [--rounds 3] [--threads 2] [--only gemm,step,resnet]
+// This project beside PyTorch on the same cores, in turn (A B A B …), as medians of ratios; products beside OpenBLAS too.
+// deno run -A tests/bench/against_pytorch.ts [--python VENV/bin/python] [--rounds N] [--threads 2] [--only gemm,step,resnet]
 //   [--in-a-row 10]
+// Unless --rounds says otherwise, 20 short rounds of products, and 3 of what starts processes anew each round.
 // Without --python, PyTorch is installed once into the user's cache.
 import { parseArgs } from "node:util";
 import { bench, Comparison, header, json, type Row } from "./alternate.ts";
+import { compareProducts } from "./products_in_turn.ts";
 import { pythonWithTorch } from "./pytorch.ts";
 
 const { values } = parseArgs({
   options: {
     python: { type: "string" },
-    rounds: { type: "string", default: "3" },
+    rounds: { type: "string" },
     threads: { type: "string", default: String(navigator.hardwareConcurrency) },
     "in-a-row": { type: "string", default: "1" },
     only: { type: "string", default: "gemm,step,resnet" },
@@ -17,7 +19,6 @@ const { values } = parseArgs({
 });
 const { threads } = values as { threads: string };
 const python = await pythonWithTorch(values.python);
-const rounds = Number(values.rounds), inARow = values["in-a-row"]!;
 
 /** Steps to compare: ours by the flags of `cli/bench.ts`, theirs by those of `pytorch_step.py`. */
 const STEPS = [
@@ -39,41 +40,13 @@ const STEPS = [
   },
 ];
 
-/** M, N, K of a shape such as `[4·197, 384]×[384, 1536] (fc1)`. */
-function extents(shape: string): number[] {
-  const numbers = shape.match(/^\[([\d·]+), (\d+)\]×\[\d+, (\d+)\]/);
-  if (!numbers) throw new SyntaxError(`bench: the shape "${shape}" is not a product`);
-  const [, rows, inner, columns] = numbers;
-  return [rows.split("·").map(Number).reduce((a, b) => a * b), Number(columns), Number(inner)];
-}
-
-header(rounds, threads, "PyTorch");
-const comparison = new Comparison();
 if (values.only!.includes("gemm")) {
-  for (let round = 0; round < rounds; round++) {
-    const rows = await bench(threads, "gemm", "--arch", "vit_small", "--in-a-row", inARow);
-    const shapes = rows.map((row) => extents(row.shape).join("x"));
-    const flags = [
-      "tests/bench/pytorch_gemm.py",
-      "--threads",
-      threads,
-      "--shapes",
-      shapes.join(),
-      "--in-a-row",
-      inARow,
-    ];
-    const peer = await json<Row>(python, flags);
-    rows.forEach((row, i) =>
-      comparison.add(
-        `gemm ${row.shape}${inARow === "1" ? "" : `, ${inARow} in a row`}`,
-        row.median_ms,
-        peer[i].median_ms,
-      )
-    );
-  }
-  comparison.report();
+  const inARow = Number(values["in-a-row"]);
+  await compareProducts(python, { threads: Number(threads), rounds: Number(values.rounds ?? 20), inARow });
 }
+const rounds = Number(values.rounds ?? 3), comparison = new Comparison();
 if (values.only!.includes("step")) {
+  header(rounds, threads, "PyTorch");
   for (const { name, ours: flags, theirs: peerFlags } of STEPS) {
     const peaks = { ours: 0, theirs: 0 };
     for (let round = 0; round < rounds; round++) {
@@ -90,6 +63,7 @@ if (values.only!.includes("step")) {
   }
 }
 if (values.only!.includes("resnet")) {
+  header(rounds, threads, "PyTorch");
   for (let round = 0; round < rounds; round++) {
     const [ours] = await bench(threads, "forward", "--arch", "resnet50");
     const [theirs] = await json<Row>(python, ["tests/bench/pytorch_resnet.py", "--threads", threads]);

@@ -1,4 +1,4 @@
-// Two programs measured in turn (A B A B …) and compared by the ratio of each round: what drifts, drifts for both.
+// Two programs measured in turn (A B A B …), a process each time, and compared by the ratio of each round: what drifts, drifts for both.
 
 /** A measurement as a program prints it. */
 export interface Row {
