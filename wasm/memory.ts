@@ -41,6 +41,16 @@ interface Gap {
   bytes: number;
 }
 
+/** Bytes a program takes while it runs. */
+export interface Demand {
+  /** Activations. */
+  readonly arena: number;
+  /** Scratch that the steps of an operation share. */
+  readonly workspace: number;
+  /** Private scratch of each thread. */
+  readonly scratch: number;
+}
+
 /** The layout of one backend's memory. */
 export class Layout {
   readonly #gaps: Gap[] = [];
@@ -52,6 +62,8 @@ export class Layout {
   #arena = 0;
   #workspace = 0;
   #scratch = 0;
+  /** Of the programs there are; they share room for the largest of each. */
+  readonly #demands = new Set<Demand>();
   /** Lowest address a run may have written; a buffer placed there later is not zero by itself. */
   #lowest = Infinity;
   /** Changes whenever addresses of activations or workspace do. */
@@ -100,25 +112,43 @@ export class Layout {
     return this.workspaceAddress - offset - bytes;
   }
 
-  /** Makes room for what a program needs while it runs. Throws {OutOfMemoryError} when there is none. */
-  require(arena: number, workspace: number, scratch: number, what: string): void {
-    arena = Math.max(arena, this.#arena);
-    workspace = Math.max(allocated(workspace), this.#workspace);
-    scratch = Math.max(allocated(scratch), this.#scratch);
-    const needed = GUARD + arena + workspace + scratch * this.threads;
-    if (this.#end + needed > this.bytes) throw this.#full(what, needed, this.bytes - this.#end);
+  /**
+   * Makes room for a program beside `persistent` bytes that are to be allocated next.
+   *
+   * @throws {OutOfMemoryError} when there is none, and then nothing has changed
+   */
+  require(demand: Demand, persistent: number, what: string): void {
+    const needed = persistent + this.#transientBytes(demand), free = this.bytes - this.#end;
+    if (needed > free) throw this.#full(what, needed, free);
+    this.#demands.add(demand);
+    this.#reserve();
+  }
+
+  /** Gives back what a program alone had needed. Nothing may be running. */
+  leave(demand: Demand): void {
+    if (this.#demands.delete(demand)) this.#reserve();
+  }
+
+  /** Whether {@linkcode require} would find room. */
+  fits(demand: Demand, persistent: number): boolean {
+    return persistent + this.#transientBytes(demand) <= this.bytes - this.#end;
+  }
+
+  /** Bytes at the top with one more program. */
+  #transientBytes({ arena, workspace, scratch }: Demand): number {
+    return GUARD + Math.max(arena, this.#arena) + Math.max(allocated(workspace), this.#workspace) +
+      Math.max(allocated(scratch), this.#scratch) * this.threads;
+  }
+
+  #reserve(): void {
+    const demands = [...this.#demands];
+    const most = (what: keyof Demand) => Math.max(0, ...demands.map((demand) => demand[what]));
+    const workspace = allocated(most("workspace")), scratch = allocated(most("scratch"));
     if (workspace !== this.#workspace || scratch !== this.#scratch) this.version++;
-    this.#arena = arena;
+    this.#arena = most("arena");
     this.#workspace = workspace;
     this.#scratch = scratch;
     this.#lowest = Math.min(this.#lowest, this.transientAddress);
-  }
-
-  /** Whether {@linkcode require} would find room after `persistent` more bytes were allocated. */
-  fits(persistent: number, arena: number, workspace: number, scratch: number): boolean {
-    const transient = Math.max(arena, this.#arena) + Math.max(allocated(workspace), this.#workspace) +
-      Math.max(allocated(scratch), this.#scratch) * this.threads;
-    return this.#end + persistent + GUARD + transient <= this.bytes;
   }
 
   /** First byte of what runs overwrite: activations, workspace, scratch; it reaches to the end. */

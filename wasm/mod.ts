@@ -21,8 +21,8 @@ import {
 } from "../models/graph/tensor.ts";
 import { calibrate, type Calibration } from "./calibrate.ts";
 import { Control, StepField } from "./codes.ts";
-import { activationAddress, lower, type Step, workspaceBytes, writeSteps } from "./compile.ts";
-import { allocated, CONTROL_ADDRESS, Layout, reserveMemory } from "./memory.ts";
+import { activationAddress, lower, type Step, type StepList, workspaceBytes, writeSteps } from "./compile.ts";
+import { allocated, CONTROL_ADDRESS, type Demand, Layout, reserveMemory } from "./memory.ts";
 import type { TileShape } from "./micro_kernels.ts";
 import { WorkerPool } from "./pool.ts";
 import { planWithPanels, type SharedPanels } from "./shared_panels.ts";
@@ -125,34 +125,43 @@ class WasmBackend implements Backend {
 
   #compile(program: Program, communicator: Communicator): Executable {
     requireRanks(program, communicator);
-    dropUnreadOutputs(program);
-    const { plan, panels } = planWithPanels(program);
-    const machine = { threads: this.#layout.threads, tileColumns: this.#tile.columns };
-    const needs = lower(program, machine, panels);
-    this.#layout.require(plan.arenaBytes, needs.workspaceBytes, needs.scratchBytes, `program "${program.name}"`);
+    const { plan, panels, steps } = this.#prepare(program);
+    const { demand, persistent } = this.#needs([{ program, plan, steps }]);
+    // All or nothing: a program that does not fit leaves the backend as it was.
+    this.#layout.require(demand, persistent, `program "${program.name}"`);
     for (const root of program.roots()) if (root.role !== "activation") this.#addressOf(root);
-    const { address: list } = this.#layout.allocate(needs.steps.length * StepField.bytes, "an op list");
-    return new WasmExecutable(this, program, plan, panels, list, needs.steps, communicator);
+    const { address: list } = this.#layout.allocate(steps.steps.length * StepField.bytes, "an op list");
+    return new WasmExecutable(this, program, plan, panels, list, demand, steps.steps, communicator);
   }
 
   holds(programs: readonly Program[]): Promise<boolean> {
+    const { demand, persistent } = this.#needs(programs.map((program) => ({ program, ...this.#prepare(program) })));
+    return Promise.resolve(this.#layout.fits(demand, persistent));
+  }
+
+  #prepare(program: Program): { plan: MemoryPlan; panels: ReadonlyMap<Op, SharedPanels>; steps: StepList } {
+    dropUnreadOutputs(program);
+    const { plan, panels } = planWithPanels(program);
     const machine = { threads: this.#layout.threads, tileColumns: this.#tile.columns };
-    const roots = new Set<Tensor>();
-    let persistent = 0, arena = 0, workspace = 0, scratch = 0;
-    for (const program of programs) {
-      dropUnreadOutputs(program);
-      const { plan, panels } = planWithPanels(program);
-      const needs = lower(program, machine, panels);
-      arena = Math.max(arena, plan.arenaBytes);
-      workspace = Math.max(workspace, needs.workspaceBytes);
-      scratch = Math.max(scratch, needs.scratchBytes);
-      persistent += allocated(needs.steps.length * StepField.bytes);
+    return { plan, panels, steps: lower(program, machine, panels) };
+  }
+
+  /** What programs take while they run, and bytes of buffers that they name and that are not there yet. */
+  #needs(programs: readonly { program: Program; plan: MemoryPlan; steps: StepList }[]) {
+    const roots = new Map<number, Tensor>(), most = { arena: 0, workspace: 0, scratch: 0 };
+    const bytes = (n: number) => allocated(n + 2 * this.#layout.zone);
+    let persistent = 0;
+    for (const { program, plan, steps } of programs) {
+      most.arena = Math.max(most.arena, plan.arenaBytes);
+      most.workspace = Math.max(most.workspace, steps.workspaceBytes);
+      most.scratch = Math.max(most.scratch, steps.scratchBytes);
+      persistent += bytes(steps.steps.length * StepField.bytes);
       for (const root of program.roots()) {
-        if (root.role !== "activation" && !this.#addresses.has(root.id)) roots.add(root);
+        if (root.role !== "activation" && !this.#addresses.has(root.id)) roots.set(root.id, root);
       }
     }
-    for (const root of roots) persistent += allocated(byteLength(root) + 2 * this.#layout.zone);
-    return Promise.resolve(this.#layout.fits(persistent, arena, workspace, scratch));
+    for (const root of roots.values()) persistent += bytes(byteLength(root));
+    return { demand: most as Demand, persistent };
   }
 
   /** Writes the list for the present layout. */
@@ -215,8 +224,11 @@ class WasmBackend implements Backend {
     }
   }
 
-  releaseList(list: number): void {
-    this.#whenIdle(() => this.#layout.release(list));
+  release({ list, demand }: WasmExecutable): void {
+    this.#whenIdle(() => {
+      this.#layout.release(list);
+      this.#layout.leave(demand);
+    });
   }
 
   write(t: Tensor, data: TensorData, offset = 0): void {
@@ -327,6 +339,7 @@ class WasmExecutable implements Executable {
     readonly plan: MemoryPlan,
     readonly panels: ReadonlyMap<Op, SharedPanels>,
     readonly list: number,
+    readonly demand: Demand,
     readonly steps: readonly Step[],
     communicator: Communicator,
   ) {
@@ -365,7 +378,7 @@ class WasmExecutable implements Executable {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.backend.releaseList(this.list);
+    this.backend.release(this);
   }
 
   /** Another program may have moved the arena since the list was written. */

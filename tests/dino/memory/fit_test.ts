@@ -78,12 +78,27 @@ Deno.test(
   async () => {
     const large = { ...config, batchSize: 64 }, images = toyPixels(64, 40);
     const least = estimateMemory({ ...planRun(large, images), recompute: recomputations(large).at(-1) }).total;
-    const backend = await openWasm({ threads: 1, maximumBytes: Math.floor(0.7 * least / 65536) * 65536 });
-    try {
-      const refused = await assertRejects(() => train(large, { backend, data: images }), OutOfMemoryError, "what fits");
-      for (const flag of ["--accumulate", "--crop-chunk", "--batch-size"]) assertStringIncludes(refused.message, flag);
-    } finally {
-      await backend.close();
+    // Where the last buffers have no room, activations had; where the first share fits, not even those.
+    for (const share of [0.7, 0.98]) {
+      const backend = await openWasm({ threads: 1, maximumBytes: Math.floor(share * least / 65536) * 65536 });
+      try {
+        const refused = await assertRejects(
+          () => train(large, { backend, data: images }),
+          OutOfMemoryError,
+          "what fits",
+        );
+        const found = [...refused.message.matchAll(/--(accumulate|crop-chunk|batch-size) (\d+)/g)];
+        assertEquals(found.map(([, flag]) => flag), ["accumulate", "crop-chunk", "batch-size"], refused.message);
+        for (const [, flag, value] of found) {
+          const key = flag.replace(/-(.)/g, (_, c) => c.toUpperCase());
+          const fits = await fitRecomputation(planRun({ ...large, [key]: Number(value) }, images), backend);
+          const programs = programsOf(fits);
+          for (const program of programs) (await backend.compile(program)).dispose();
+          for (const program of programs) backend.free(...program.roots());
+        }
+      } finally {
+        await backend.close();
+      }
     }
   },
 );
