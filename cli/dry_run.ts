@@ -6,7 +6,7 @@ import type { Config } from "../dino/config.ts";
 import type { PixelSource } from "../dino/data/dataset.ts";
 import { freeBytes } from "../dino/data/disk_space.ts";
 import { fitRecomputation, programsOf, type Room } from "../dino/memory/fit.ts";
-import { whatFits } from "../dino/memory/advice.ts";
+import { NOTHING_FITS, whatFits } from "../dino/memory/advice.ts";
 import { recomputations } from "../dino/memory/recomputations.ts";
 import {
   type ArenaBytes,
@@ -90,7 +90,9 @@ export async function dryRun(config: Config, progress: Progress, share: Share = 
       }
       if (room && !await room.holds(programsOf(plan))) {
         const fits = await whatFits(plan, room);
-        progress.warn(`this run does not fit${fits.length > 0 ? `; what does: ${fits.join(", or ")}` : ""}`);
+        progress.warn(
+          `this run does not fit; ${fits.length > 0 ? `what does: ${fits.join(", or ")}` : NOTHING_FITS}`,
+        );
       }
     }
     data.close();
@@ -267,5 +269,6 @@ function describeRoom(plan: RunPlan, workspacePerImage: number, room?: SimdRoom)
     });
   }
   const why = room.bytes === SIMD_LIMIT ? "what WebAssembly can address" : "what is free on this machine";
-  return [`in ${formatBytes(room.bytes)}, ${why}: --batch-size up to ${batches(room.bytes)}`];
+  const most = batches(room.bytes);
+  return [`in ${formatBytes(room.bytes)}, ${why}: ${most === "0" ? "no batch" : `--batch-size up to ${most}`}`];
 }

@@ -49,10 +49,14 @@ export async function whatFits(plan: RunPlan, backend: Pick<Backend, "name" | "h
   return [...found.values()];
 }
 
+/** What is said where not even one image fits: the networks are too large then, not the batch. */
+export const NOTHING_FITS = "not even a batch of one image fits: use a smaller --arch, --out-dim or crop";
+
 /** An error of compiling a run, with what would fit if memory was what lacked. */
 export async function withWhatFits(error: unknown, plan: RunPlan, backend: Backend): Promise<unknown> {
-  if (!(error instanceof OutOfMemoryError)) return error;
-  const fits = await whatFits(plan, backend).catch(() => []);
-  if (fits.length === 0) return error;
-  return new OutOfMemoryError(`${error.message}; what fits: ${fits.join(", or ")}`, { cause: error });
+  if (!(error instanceof OutOfMemoryError) || !backend.holds) return error;
+  const fits = await whatFits(plan, backend).catch(() => undefined);
+  if (!fits) return error;
+  const advice = fits.length > 0 ? `what fits: ${fits.join(", or ")}` : NOTHING_FITS;
+  return new OutOfMemoryError(`${error.message}; ${advice}`, { cause: error });
 }

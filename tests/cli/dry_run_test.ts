@@ -46,6 +46,23 @@ Deno.test("dry run: pictures that are not decoded are told, as training tells th
     assert(err.includes(`${folder}: left out, because they are not decoded: 2 .bmp, 1 .dcm`), err);
   }));
 
+Deno.test("dry run: what WebAssembly cannot address is said, with what fits, or that nothing does", () =>
+  inFolder(async (folder) => {
+    const png = encodePng(new Uint8Array(32 * 32 * 3), 32, 32);
+    for (let i = 0; i < 64; i++) await Deno.writeFile(`${folder}/${i}.png`, png);
+    const flags = ["run", "-A", TRAIN, "--dry-run", "--backend=wasm", "--batch-size=64", "--data", folder];
+    const sizes = ["--global-crop-size=224", "--local-crop-size=96"];
+    const [base, large] = await Promise.all(
+      ["vit_base", "vit_large"].map((arch) => run(Deno.execPath(), [...flags, ...sizes, `--arch=${arch}`])),
+    );
+    assertEquals([base.code, large.code], [0, 0], base.err + large.err);
+    assert(
+      /does not fit; what does: --accumulate \d+, or --crop-chunk \d+, or --batch-size \d+/.test(base.err),
+      base.err,
+    );
+    assert(/does not fit; not even a batch of one image fits/.test(large.err), large.err);
+  }));
+
 Deno.test("free space is told for folders that are not there yet", async () => {
   const free = await freeBytes("not/there/yet");
   assert(free !== undefined && free > 0, String(free));
