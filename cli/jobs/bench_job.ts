@@ -137,7 +137,7 @@ async function measure(
     roofline_ratio: flops || bytes ? round(bounds[bound] / busy) : undefined,
     images_per_second: images && round(1000 * images / median),
     memory_mb: backend.adapter && round((persistent + arena + workspace) / 1e6),
-    peak_rss_mb: Math.round(process.resourceUsage().maxRSS * 1024 / 1e6),
+    peak_rss_mb: process.resourceUsage && Math.round(process.resourceUsage().maxRSS * 1024 / 1e6), // not in Deno 2.7
     note: made.note,
   };
 }

@@ -3,7 +3,7 @@
 import { basename, dirname, join } from "node:path";
 import { EXIT_FAILURE, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED } from "../terminal/failure.ts";
 import type { ComputeEvent, Job } from "./messages.ts";
-import { builtMode, type Mode, MODE_VARIABLE, preferredMode, TURBO_FLAGS } from "./mode.ts";
+import { builtMode, flagsFor, type Mode, MODE_VARIABLE, preferredMode } from "./mode.ts";
 import { onStopSignals } from "./signals.ts";
 
 /** The hidden command by which a compiled binary starts itself to compute. */
@@ -147,8 +147,6 @@ function isForeign(job: Job): boolean {
 
 function computeCommand(mode: Mode, foreign: boolean): Deno.Command {
   const env = Deno.env.toObject();
-  const flags = env.DENO_V8_FLAGS;
-  delete env.DENO_V8_FLAGS; // an empty value would be fatal
   env[MODE_VARIABLE] = builtMode() ?? mode;
   env.DENO_NO_PACKAGE_JSON = "1"; // a package.json in the working folder would change how npm: is resolved
   const streams = { env, clearEnv: true, stdin: "piped", stdout: "piped", stderr: "piped" } as const;
@@ -163,8 +161,9 @@ function computeCommand(mode: Mode, foreign: boolean): Deno.Command {
     env[MODE_VARIABLE] = executable === Deno.execPath() ? builtMode()! : "checked";
     return new Deno.Command(executable, { args: [COMPUTE_COMMAND], ...streams });
   }
-  const v8Flags = [flags, mode === "turbo" ? TURBO_FLAGS : undefined].filter((part) => part);
-  if (v8Flags.length > 0) env.DENO_V8_FLAGS = v8Flags.join(",");
+  const v8Flags = flagsFor(mode, env.DENO_V8_FLAGS);
+  delete env.DENO_V8_FLAGS; // an empty value would be fatal
+  if (v8Flags) env.DENO_V8_FLAGS = v8Flags;
   const module = import.meta.resolve("./compute.ts");
   const local = module.startsWith("file:");
   const args = ["run", "--quiet", "--no-prompt", "--allow-read", "--allow-write", "--allow-env", "--allow-sys"];

@@ -6,6 +6,16 @@ export type Mode = "turbo" | "checked";
 /** What makes V8 fast on the kernels; given at process start, there is no other way. */
 export const TURBO_FLAGS = "--experimental-wasm-revectorize,--no-wasm-bounds-checks";
 
+/** V8's flags of a compute process, from those that were given to this one: what a shell exports for the library, say. */
+export function flagsFor(mode: Mode, given: string | undefined): string | undefined {
+  if (mode === "turbo") return given ? `${given},${TURBO_FLAGS}` : TURBO_FLAGS;
+  if (!given) return undefined;
+  // Of two that contradict each other V8 takes the last; it may not know those that nobody gave.
+  const back = ["--wasm-bounds-checks", "--no-experimental-wasm-revectorize"];
+  const names = given.replaceAll("_", "-");
+  return [given, ...back.filter((flag) => names.includes(flag.replace(/^--(no-)?/, "")))].join(",");
+}
+
 /** Tells a compute process its mode; V8's own settings cannot be asked for. */
 export const MODE_VARIABLE = "DENODINO_MODE";
 

@@ -2,7 +2,7 @@
 
 import { launch } from "../../../cli/processes/launch.ts";
 import type { ComputeEvent, Job } from "../../../cli/processes/messages.ts";
-import type { Mode } from "../../../cli/processes/mode.ts";
+import { flagsFor, type Mode, TURBO_FLAGS } from "../../../cli/processes/mode.ts";
 import { HANG_UP_IS_IGNORED } from "../../../cli/processes/signals.ts";
 import { assertEquals, assertStringIncludes } from "../../assert.ts";
 
@@ -80,4 +80,29 @@ Deno.test("launch: events come through, stderr too but for what only alarms, and
   const { code, events, errors, modes } = await launched(program, program, true);
   assertEquals([code, modes, errors], [2, ["checked"], ["look"]]);
   assertEquals(events.slice(1), [{ type: "notice", message: "hello" }, { type: "notice", message: "none" }]);
+});
+
+/** Reads a word of WebAssembly's memory beyond its end. */
+const BEYOND = `
+  const code = [0, 97, 115, 109, 1, 0, 0, 0, 1, 6, 1, 96, 1, 127, 1, 127, 3, 2, 1, 0, 5, 3, 1, 0, 1, 7, 5, 1, 1, 102, 0, 0, 10, 9, 1, 7, 0, 32, 0, 40, 2, 0, 11];
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(new Uint8Array(code)));
+  try {
+    instance.exports.f(70000);
+  } catch (error) {
+    console.log(error.message);
+  }`;
+
+Deno.test({
+  name: "launch: --checked keeps bounds checks where the shell exports what the library's docs say",
+  ...onX86,
+  fn: async () => {
+    assertEquals([flagsFor("checked", undefined), flagsFor("checked", "")], [undefined, undefined]);
+    assertEquals(flagsFor("checked", "--expose-gc"), "--expose-gc");
+    assertEquals(flagsFor("turbo", "--expose-gc"), `--expose-gc,${TURBO_FLAGS}`);
+    for (const exported of [TURBO_FLAGS, TURBO_FLAGS.replaceAll(/(?<=\w)-/g, "_")]) {
+      const env = { DENO_V8_FLAGS: flagsFor("checked", exported)! };
+      const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["eval", BEYOND], env }).output();
+      assertStringIncludes(new TextDecoder().decode(stdout), "out of bounds");
+    }
+  },
 });
