@@ -128,6 +128,18 @@ Deno.test("multiply-adds of the micro-kernels stay where they were written", () 
 });
 
 Deno.test({
+  name: `a process that was not told its mode finds out${noTurbo ? " (skipped: only on x86-64)" : ""}`,
+  ignore: noTurbo,
+  async fn() {
+    // Flags that change nothing stand for none.
+    for (const [flags, mode] of [[TURBO_FLAGS, "turbo"], ["--wasm-bounds-checks", "stock"]]) {
+      const told = await turboChild(flags, "tell_mode.ts");
+      assertEquals(/ (turbo|stock) \(/.exec(told)?.[1], mode, told);
+    }
+  },
+});
+
+Deno.test({
   name: "results do not depend on threads or tile, to the last bit",
   ...quiet,
   async fn() {
