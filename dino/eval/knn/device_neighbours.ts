@@ -1,6 +1,6 @@
 // Nearest neighbours on a device: the database stays there in blocks, each a matrix product and a selection that goes on from the last.
 
-import type { Backend, Executable } from "../../../models/graph/backend.ts";
+import { type Backend, type Executable, OutOfMemoryError } from "../../../models/graph/backend.ts";
 import { matmul } from "../../../models/graph/ops/matmul.ts";
 import { type Selected, topK } from "../../../models/graph/ops/neighbours.ts";
 import { Program } from "../../../models/graph/program.ts";
@@ -40,20 +40,26 @@ export function searchBytes(backend: Pick<Backend, "name">, features: number, di
   return 4 * (Math.min(features, rows * blocks) + queries) * dim + 4 * queries * Math.min(features, rows);
 }
 
-/** A search that runs on `backend`. Equal similarities are ordered by row. */
+/** A search that runs on `backend`, in as little of its memory as it has left. Equal similarities are ordered by row. */
 export function deviceSearch(backend: Backend, sizes: Partial<SearchSizes> = {}): NeighbourSearch {
   const cut = { ...usualSizes(backend), ...sizes };
   return async (queries, database, dim, k) => {
     const count = queries.length / dim, size = database.length / dim;
-    const blocks = k > cut.mostSelected ? 1 : cut.blocks;
+    let blocks = k > cut.mostSelected ? 1 : cut.blocks;
     let found: Neighbours | undefined;
-    for (let start = 0; start < size; start += cut.rows * blocks) {
+    for (let start = 0; start < size;) {
       const rows = Math.min(cut.rows * blocks, size - start);
       const bank = await loadBank(backend, database.subarray(start * dim, (start + rows) * dim), dim, {
         k: Math.min(k, rows),
         queries: Math.min(cut.queries, count),
         cut,
+      }).catch((error) => {
+        if (!(error instanceof OutOfMemoryError) || blocks === 1) throw error;
       });
+      if (!bank) {
+        blocks >>= 1;
+        continue;
+      }
       try {
         const here = await searchBank(backend, bank, queries, dim);
         for (let i = 0; i < here.indices.length; i++) here.indices[i] += start;
@@ -61,6 +67,7 @@ export function deviceSearch(backend: Backend, sizes: Partial<SearchSizes> = {})
       } finally {
         freeBank(backend, bank);
       }
+      start += rows;
     }
     return found ?? emptyNeighbours(count, 0);
   };

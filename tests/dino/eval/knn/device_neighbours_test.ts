@@ -1,6 +1,9 @@
 // Neighbours on every backend: blocks, banks, ties across them, and whole rankings, all as the host finds them.
 import { deviceSearch, openNeighbours } from "../../../../dino/eval/knn/device_neighbours.ts";
 import { searchNeighbours } from "../../../../dino/eval/knn/knn.ts";
+import { OutOfMemoryError } from "../../../../models/graph/backend.ts";
+import { tensor } from "../../../../models/graph/tensor.ts";
+import { openWasm } from "../../../../wasm/mod.ts";
 import { assertEquals, assertRejects } from "../../../assert.ts";
 import { onEachBackend } from "../../../backends.ts";
 
@@ -38,4 +41,30 @@ onEachBackend("a bank stays for several calls", async (backend) => {
     RangeError,
     "selects up to",
   );
+});
+
+Deno.test({
+  name: "device neighbours: a device that has no room for many blocks gets fewer, to the same result",
+  sanitizeOps: false, // worker threads outlive the test that closes them by a moment
+  sanitizeResources: false,
+  async fn() {
+    const dim = 64, count = 4096, sizes = { rows: 256, queries: 5 };
+    const values = (n: number) => Float32Array.from({ length: n * dim }, (_, i) => Math.sin(i * i % 9973));
+    const queries = values(5), database = values(count);
+    // Of 64 MiB about 0.5 are left: half of the database.
+    const backend = await openWasm({ threads: 1, maximumBytes: 2 ** 26 });
+    try {
+      const plenty = await deviceSearch(backend, sizes)(queries, database, dim, 7);
+      const filler = tensor("filler", [2 ** 24 - 150_000], "state");
+      backend.write(filler, Float32Array.of(1));
+      const { persistent } = backend.memory;
+      const little = await deviceSearch(backend, sizes)(queries, database, dim, 7);
+      assertEquals([little.indices, little.similarities], [plenty.indices, plenty.similarities]);
+      assertEquals(backend.memory.persistent, persistent);
+      backend.write(tensor("the rest", [130_000], "state"), Float32Array.of(1));
+      await assertRejects(async () => await deviceSearch(backend, sizes)(queries, database, dim, 7), OutOfMemoryError);
+    } finally {
+      await backend.close();
+    }
+  },
 });
