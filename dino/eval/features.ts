@@ -1,6 +1,6 @@
 // Features of whole data sets: every image resized, cropped at its centre, and passed through a frozen backbone.
 
-import type { Backend, Executable } from "../../models/graph/backend.ts";
+import { type Backend, type Executable, OutOfMemoryError } from "../../models/graph/backend.ts";
 import { type BackboneConfig, inputPatch } from "../../models/backbone.ts";
 import {
   augment,
@@ -83,7 +83,10 @@ export class FeatureExtractor {
     private readonly output: Tensor,
   ) {}
 
-  /** Compiles for the backbone whose `parameters` are found by their published names. */
+  /**
+   * Compiles for the backbone whose `parameters` are found by their published names. Where memory lacks, a pass is of fewer images
+   * than asked for.
+   */
   static async create(backend: Backend, parameters: Parameters, options: FeatureOptions): Promise<FeatureExtractor> {
     const { backbone, cropSize, batch, normalization, features } = options;
     const extremes = pixelExtremes(...options.sources);
@@ -95,7 +98,12 @@ export class FeatureExtractor {
     const made = frozenFeatures(program, parameters, backbone, crops, features);
     const output = tensor("features", made.shape, "output");
     emitCopy(program, made, output);
-    return new FeatureExtractor(options, backend, await backend.compile(program), pixels, tables, planner, output);
+    try {
+      return new FeatureExtractor(options, backend, await backend.compile(program), pixels, tables, planner, output);
+    } catch (error) {
+      if (!(error instanceof OutOfMemoryError) || batch === 1) throw error;
+      return await FeatureExtractor.create(backend, parameters, { ...options, batch: batch >> 1 });
+    }
   }
 
   /**

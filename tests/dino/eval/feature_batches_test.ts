@@ -9,7 +9,8 @@ import { ReferenceBackend } from "../../../models/graph/reference.ts";
 import { IMAGENET_NORMALIZATION } from "../../../models/graph/ops/augment.ts";
 import { size, type Tensor, tensor } from "../../../models/graph/tensor.ts";
 import { vitConfig, vitShapes } from "../../../models/vit.ts";
-import { assertEquals } from "../../assert.ts";
+import { openWasm } from "../../../wasm/mod.ts";
+import { assert, assertEquals } from "../../assert.ts";
 import { onEachBackend } from "../../backends.ts";
 import { png, withFiles } from "../data/make_images.ts";
 
@@ -53,6 +54,30 @@ Deno.test("features: batches that do not divide the images give what one at a ti
     assertEquals(extracted[2], extracted[0]);
     source.close();
   }));
+
+Deno.test({
+  name: "features: passes are of fewer images where memory lacks, to the same features",
+  sanitizeOps: false, // worker threads outlive the test that closes them by a moment
+  sanitizeResources: false,
+  fn: async () =>
+    await withFiles(await images(7), async (folder) => {
+      const source = await openPixels(folder);
+      const backend = await openWasm({ threads: 1, maximumBytes: 2 ** 26 });
+      try {
+        const parameters = parametersOn(backend), options = { ...OPTIONS, batch: 64, sources: [source] };
+        const plenty = await FeatureExtractor.create(backend, parameters, options);
+        const wanted = await plenty.extract(source);
+        plenty.dispose();
+        backend.write(tensor("filler", [2 ** 24 - 150_000], "state"), Float32Array.of(1)); // 0.6 of 64 MiB are left
+        const little = await FeatureExtractor.create(backend, parameters, options);
+        assert(little.options.batch < 64, `${little.options.batch}`);
+        assertEquals(await little.extract(source), wanted);
+      } finally {
+        await backend.close();
+        source.close();
+      }
+    }),
+});
 
 onEachBackend(
   "features: calls that overlap get their own rows",
