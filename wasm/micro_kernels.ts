@@ -48,8 +48,6 @@ export function microKernelSource(): string {
     }
     for (const layout of LAYOUTS) parts.push(dispatcher(layout, most, columns));
   }
-  // For calibration: as busy as the widest tiles, but without pairs of vectors that V8 could widen.
-  parts.push(microKernel("tile", 8, 4));
   return parts.join("\n\n") + "\n";
 }
 
