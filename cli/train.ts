@@ -3,6 +3,7 @@
 import { pathExists } from "../dino/path_exists.ts";
 import { join } from "node:path";
 import { type Config, defaultCommand, defaultConfig, fieldGroups, refusedFlags } from "../dino/config.ts";
+import { EXTENTS } from "../dino/config/architecture.ts";
 import { checkConfig, configFromJson, fitConfig } from "../dino/config/check.ts";
 import { freeBytes } from "../dino/data/disk_space.ts";
 import type { KnnRow } from "../dino/run/events.ts";
@@ -126,7 +127,14 @@ async function configure(given: Readonly<Record<string, unknown>>, command: Comm
     config = { ...record.config, steps: null };
     for (const key of ["data", "val"] as const) await refuseMovedImages(key, config[key], key in given);
   }
-  if (command.config !== null) config = configFromJson(await readJson(command.config), config);
+  if (command.config !== null) {
+    const file = await readJson(command.config);
+    config = configFromJson(file, config);
+    // The extents of a file that names its arch are of that arch.
+    if (flags.arch !== undefined && Object.hasOwn(file as object, "arch")) {
+      for (const key of EXTENTS) config[key] = null;
+    }
+  }
   const preset = command.preset ??
     (!command.resume && command.config === null && !("data" in given) ? SAMPLE_PRESET : null);
   if (preset !== null) config = shortenWarmups(applyPreset(preset, config, flags.arch), flags.epochs);

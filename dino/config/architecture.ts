@@ -43,6 +43,9 @@ export interface Architecture {
   readonly numHeads: number;
 }
 
+/** What a configuration may say in place of its arch's; beside another arch that is named later it means nothing. */
+export const EXTENTS = ["embedDim", "depth", "numHeads"] as const satisfies readonly (keyof Architecture)[];
+
 /**
  * The arch's dimensions with those given besides in their place.
  *

@@ -1,6 +1,7 @@
 // Named starting points: what each is for, and what it costs and gives where that has been measured.
 
 import type { Config } from "../config.ts";
+import { EXTENTS } from "./architecture.ts";
 import { nearestName } from "./nearest_name.ts";
 
 /** Values that differ from the defaults, and why one would want them. */
@@ -122,13 +123,10 @@ export const presets: Readonly<Record<string, Preset>> = {
   },
 };
 
-/** What presets say of Vision Transformers alone. */
-const OF_VITS = ["patchSize", "embedDim", "depth", "numHeads"] as const;
-
 /**
  * Lays a preset over a configuration.
  *
- * @param arch to be taken instead of the preset's; if it is no Vision Transformer, the extents of one are left out
+ * @param arch taken instead of the preset's, with its own width, blocks and heads; and its own patches, if it is no ViT
  * @throws {RangeError} if there is no preset of that name
  */
 export function applyPreset(name: string, base: Config, arch?: Config["arch"]): Config {
@@ -138,6 +136,10 @@ export function applyPreset(name: string, base: Config, arch?: Config["arch"]): 
     throw new RangeError(`--preset ${name}: is not known: ${known}`);
   }
   const values = { ...presets[name].values };
-  if (arch !== undefined && !/^(vit|deit)_/.test(arch)) { for (const key of OF_VITS) delete values[key]; }
+  if (arch !== undefined) {
+    values.arch = arch;
+    for (const key of EXTENTS) delete values[key];
+    if (!/^(vit|deit)_/.test(arch)) delete values.patchSize;
+  }
   return { ...base, ...values };
 }

@@ -33,6 +33,27 @@ Deno.test("dry run: says what a run takes on the disk, and writes nothing", () =
     assertEquals([...Deno.readDirSync(folder)], []);
   }));
 
+Deno.test("dry run: an arch that is given replaces the widths of preset and file, and flags replace the arch's", () =>
+  inFolder(async (folder) => {
+    const file = `${folder}/run.json`;
+    const small = { embedDim: 96, depth: 3, numHeads: 3 };
+    await Deno.writeTextFile(file, JSON.stringify({ config: { arch: "vit_small", batchSize: 8, ...small } }));
+    const extents = async (...flags: string[]) => {
+      const { code, out, err } = await run(Deno.execPath(), ["run", "-A", TRAIN, "--dry-run", "--json", ...flags]);
+      assertEquals(code, 0, err);
+      const { arch, embedDim, depth, numHeads } = JSON.parse(out).config;
+      return [arch, embedDim, depth, numHeads];
+    };
+    const cases: [string[], unknown[]][] = [
+      [["--backend=wasm"], ["vit_tiny", 96, 3, 3]],
+      [["--backend=wasm", "--arch=vit_tiny"], ["vit_tiny", null, null, null]],
+      [["--backend=wasm", "--preset=sample", "--arch=vit_small", "--depth=2"], ["vit_small", null, 2, null]],
+      [["--backend=wasm", `--config=${file}`], ["vit_small", 96, 3, 3]],
+      [["--backend=wasm", `--config=${file}`, "--arch=vit_tiny"], ["vit_tiny", null, null, null]],
+    ];
+    for (const [flags, expected] of cases) assertEquals(await extents(...flags), expected, `${flags}`);
+  }));
+
 Deno.test("dry run: pictures that are not decoded are told, as training tells them", () =>
   inFolder(async (folder) => {
     for (const name of ["a.png", "b.png"]) {

@@ -144,6 +144,15 @@ Deno.test("config: the warm-up is the reference's, or fits a run that is hardly 
   assertEquals(warmup({ epochs: 4, warmupEpochs: 0 }), 0);
 });
 
+Deno.test("config: an arch that is asked for brings its own width, blocks and heads, whatever the preset has", () => {
+  const sized = (arch?: Config["arch"]) => architectureOf(applyPreset("sample", defaultConfig(), arch));
+  assertEquals(sized(), { embedDim: 96, depth: 3, numHeads: 3 });
+  assertEquals(sized("vit_base"), { embedDim: 768, depth: 12, numHeads: 12 });
+  assertEquals(applyPreset("sample", defaultConfig(), "vit_base").patchSize, 8, "small images have small patches");
+  // What lies below the preset stays.
+  assertEquals(applyPreset("sample", { ...defaultConfig(), depth: 2 }, "vit_tiny").depth, 2);
+});
+
 Deno.test("config: every preset is valid for its images, and an unknown one names the nearest", () => {
   for (const name of Object.keys(presets)) {
     const images = { images: 4000, shorterSide: name.startsWith("vit-") ? 400 : 32 };
