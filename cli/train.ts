@@ -125,20 +125,23 @@ async function configure(given: Readonly<Record<string, unknown>>, command: Comm
     folder.close();
     // The updates asked for were those of the earlier command.
     config = { ...record.config, steps: null };
+    if (flags.arch !== undefined && flags.arch !== record.config.arch) leaveToArch(config);
     for (const key of ["data", "val"] as const) await refuseMovedImages(key, config[key], key in given);
   }
   if (command.config !== null) {
     const file = await readJson(command.config);
     config = configFromJson(file, config);
-    // The extents of a file that names its arch are of that arch.
-    if (flags.arch !== undefined && Object.hasOwn(file as object, "arch")) {
-      for (const key of EXTENTS) config[key] = null;
-    }
+    if (flags.arch !== undefined && Object.hasOwn(file as object, "arch")) leaveToArch(config);
   }
   const preset = command.preset ??
     (!command.resume && command.config === null && !("data" in given) ? SAMPLE_PRESET : null);
   if (preset !== null) config = shortenWarmups(applyPreset(preset, config, flags.arch), flags.epochs);
   return { ...config, ...flags };
+}
+
+/** What stands beside an arch is of that arch, and would hide another one that a flag names. */
+function leaveToArch(config: Config): void {
+  for (const key of EXTENTS) config[key] = null;
 }
 
 /** A run remembers where its images were, seen from where it was started. */

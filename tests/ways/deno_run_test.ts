@@ -17,6 +17,9 @@ Deno.test("deno run: trains on the embedded sample, resumes, and says in which m
     const again = await deno([TRAIN, "--backend", "wasm", "--out", "run"], folder);
     assertEquals(again.code, 2);
     assertStringIncludes(again.err, "--resume");
+    const other = await deno([TRAIN, "--resume", "--out", "run", "--arch", "vit_base", "--reschedule"], folder);
+    assertEquals(other.code, 2);
+    assertStringIncludes(other.err, "is of another architecture");
     const resumed = await deno([TRAIN, "--resume", "--out", "run", "--json"], folder);
     assertEquals(resumed.code, 0, resumed.err);
     const events = resumed.out.trim().split("\n").map((line) => JSON.parse(line));
