@@ -58,6 +58,8 @@ async function runJob(job: Job, context: ComputeContext): Promise<number> {
       return await (await import("../jobs/evaluation_job.ts")).runEvaluationJob(job, context);
     case "bench":
       return await (await import("../jobs/bench_job.ts")).runBenchJob(job, context);
+    case "doctor":
+      return await (await import("../jobs/doctor_job.ts")).runDoctorJob(job, context);
   }
 }
 

@@ -7,6 +7,7 @@ import type { KnnRow, TrainEvent } from "../../dino/run/events.ts";
 import type { PrologueUse } from "../../gpu/mod.ts";
 import type { RecomputationName } from "../bench/recomputation.ts";
 import type { BenchSizes } from "../bench/sizes.ts";
+import type { Diagnosis } from "../doctor/diagnosis.ts";
 import type { EvaluationOutcome } from "../evaluation/command.ts";
 import type { Failure } from "../terminal/failure.ts";
 import type { Mode } from "./mode.ts";
@@ -117,8 +118,16 @@ export interface BenchJob {
   readonly profile: boolean;
 }
 
+/** Checks of the kernels. */
+export interface DoctorJob {
+  readonly command: "doctor";
+  readonly device: DeviceChoice;
+  /** Also those that a software adapter never chooses. */
+  readonly variants: boolean;
+}
+
 /** What a compute process is asked to do. */
-export type Job = TrainJob | FollowJob | AbandonJob | KnnJob | EvaluationJob | BenchJob;
+export type Job = TrainJob | FollowJob | AbandonJob | KnnJob | EvaluationJob | BenchJob | DoctorJob;
 
 /** One line of a benchmark; values that do not apply are left out. */
 export interface BenchRow {
@@ -172,6 +181,13 @@ export type ComputeEvent =
   | { readonly type: "evaluating"; readonly what: string; readonly done: number; readonly total: number }
   | { readonly type: "evaluationResult"; readonly outcome: EvaluationOutcome }
   | { readonly type: "bench"; readonly row: BenchRow }
+  | {
+    readonly type: "diagnosis";
+    readonly name: string;
+    readonly description: string;
+    readonly reason: string;
+    readonly details?: readonly string[];
+  } & Diagnosis
   | {
     readonly type: "profile";
     readonly rows: readonly { readonly name: string; readonly milliseconds: number; readonly share: number }[];
