@@ -84,9 +84,9 @@ function microKernel(layout: Layout, rows: number, columns: number): string {
   // Stock V8 checks the bounds of every load. Its best tile loads four elements of a at once and spreads them by shuffles
   // (42 GFLOP/s against 27); wider registers could not follow that, and do not need it.
   const shuffled = !direct && rows === 4 && columns === 8;
-  const splat = (r: number, step: number) => {
+  const splat = (r: number, i: number) => {
     if (shuffled) return `v128.shuffle<f32>(q, q, ${r}, ${r}, ${r}, ${r})`;
-    return direct ? `v128.load32_splat(a${r}, ${4 * step})` : `v128.load32_splat(pa, ${4 * r})`;
+    return direct ? `v128.load32_splat(a${r}, ${4 * i})` : `v128.load32_splat(pa, ${4 * r})`;
   };
   const step = (i: number) => [
     ...vectors.map((v) => `b${v} = v128.load(pb, ${direct ? v * 16 : (i * columns + 4 * v) * 4});`),

@@ -147,7 +147,9 @@ class WasmBackend implements Backend {
   }
 
   /** What programs take while they run, and bytes of buffers that they name and that are not there yet. */
-  #needs(programs: readonly { program: Program; plan: MemoryPlan; steps: StepList }[]) {
+  #needs(
+    programs: readonly { program: Program; plan: MemoryPlan; steps: StepList }[],
+  ): { demand: Demand; persistent: number } {
     const roots = new Map<number, Tensor>(), most = { arena: 0, workspace: 0, scratch: 0 };
     const bytes = (n: number) => allocated(n + 2 * this.#layout.zone);
     let persistent = 0;
@@ -161,7 +163,7 @@ class WasmBackend implements Backend {
       }
     }
     for (const root of roots.values()) persistent += bytes(byteLength(root));
-    return { demand: most as Demand, persistent };
+    return { demand: most, persistent };
   }
 
   /** Writes the list for the present layout. */

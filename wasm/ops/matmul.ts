@@ -218,7 +218,7 @@ function cutRows(threads: number, { m, n, k }: { m: number; n: number; k: number
   let best: Cut | undefined;
   for (const rows of WHOLE_ROWS) {
     if (rows * k > WHOLE) continue;
-    const large = largeRowChunks(threads, m, rows) * rows;
+    const large = Math.min(m, largeRowChunks(threads, m, rows) * rows);
     const wait = threads > 1 ? timeOf(END_ROWS, END_ROWS) / 2 : 0;
     const time = (timeOf(large, rows) + timeOf(m - large, END_ROWS)) / threads + wait;
     if (!best || time < best.time) best = { rows, columns, time };
