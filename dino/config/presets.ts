@@ -63,7 +63,7 @@ const sample = {
 export const presets: Readonly<Record<string, Preset>> = {
   sample: {
     about: "small grey images on two CPU cores; on the sample k-NN goes from 65.7 % to 70.9 % (raw pixels 79.2 %) " +
-      "in 1250 updates: 112 s on two CPU cores",
+      "in 1250 updates: about a minute on two CPU cores",
     values: sample,
   },
   "sample-long": {
